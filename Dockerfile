@@ -1,0 +1,27 @@
+# Builds the two images of Steelyard:
+#
+#   docker build --target controller -t ghcr.io/steelyard-lb/controller:0.1.0 .
+#   docker build --target speaker -t ghcr.io/steelyard-lb/speaker:0.1.0 .
+#
+# Each holds one static program and nothing else: it reads its certificates from its service account.
+
+# Compiles on the builder's own architecture for the target's, so that no emulation is needed.
+FROM --platform=$BUILDPLATFORM golang:1.26 AS build
+WORKDIR /src
+COPY go.mod go.sum ./
+RUN go mod download
+COPY pkg pkg
+COPY controller controller
+COPY speaker speaker
+ARG TARGETOS TARGETARCH
+ENV CGO_ENABLED=0 GOOS=$TARGETOS GOARCH=$TARGETARCH
+RUN go build -trimpath -ldflags="-s -w" -o /out/ ./controller ./speaker
+
+FROM scratch AS controller
+COPY --from=build /out/controller /controller
+USER 65532:65532
+ENTRYPOINT ["/controller"]
+
+FROM scratch AS speaker
+COPY --from=build /out/speaker /speaker
+ENTRYPOINT ["/speaker"]
