@@ -1,0 +1,145 @@
+// Package config turns the custom resources into one validated Config. What is wrong with an object becomes a Fault of that
+// object, and everything else goes on working.
+package config
+
+import (
+	"net/netip"
+	"slices"
+	"sort"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/labels"
+
+	"github.com/steelyard-lb/steelyard/pkg/api/v1beta1"
+)
+
+// Resources is what a Config is made of, in any order.
+type Resources struct {
+	Pools            []v1beta1.IPAddressPool
+	L2Advertisements []v1beta1.L2Advertisement
+	// Nodes is nil when they are not known; then nothing is said about nodes.
+	Nodes []corev1.Node
+}
+
+// Config is the validated configuration. It is immutable.
+type Config struct {
+	Pools            []*Pool            // sorted by name
+	L2Advertisements []*L2Advertisement // sorted by name
+}
+
+// Pool is an IPAddressPool.
+type Pool struct {
+	Name   string
+	Labels labels.Set
+	// Ranges are disjoint, not adjacent, ascending, IPv4 first. No other pool has any of their addresses.
+	Ranges        []Range
+	AutoAssign    bool
+	AvoidBuggyIPs bool
+	// Allocation is nil for a pool that every Service may use.
+	Allocation *ServiceAllocation
+}
+
+// ServiceAllocation says which Services may use a pool.
+type ServiceAllocation struct {
+	// Priority orders pools: the lowest goes first, 0 last.
+	Priority           int
+	Namespaces         []string
+	NamespaceSelectors []labels.Selector
+	ServiceSelectors   []labels.Selector
+}
+
+// L2Advertisement is an L2Advertisement with its pools resolved.
+type L2Advertisement struct {
+	Name string
+	// Pools are the names of the pools that it announces, sorted; none when it selects none.
+	Pools []string
+	// Nodes and Services are alternatives; empty matches everything.
+	Nodes, Services []labels.Selector
+	Preferred       []PreferredNodes
+	// Interfaces is empty for all.
+	Interfaces []string
+}
+
+// PreferredNodes adds its weight to the nodes that it matches.
+type PreferredNodes struct {
+	Weight   int
+	Selector labels.Selector
+}
+
+// Parse makes the configuration of the resources. It never fails as a whole: what can't be used is left out of the Config and
+// is reported as a Fault of the object that it stands in. Equal resources in another order give an equal result.
+func Parse(r Resources) (*Config, []Fault) {
+	var faults []Fault
+	cfg := &Config{}
+	cfg.Pools, faults = parsePools(r.Pools)
+	faults = append(faults, nodeAddressFaults(cfg, r.Nodes)...)
+	for i := range r.L2Advertisements {
+		ad, adFaults := parseL2Advertisement(&r.L2Advertisements[i], cfg.Pools, r.Nodes)
+		cfg.L2Advertisements = append(cfg.L2Advertisements, ad)
+		faults = append(faults, adFaults...)
+	}
+	slices.SortFunc(cfg.L2Advertisements, func(a, b *L2Advertisement) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortStableFunc(faults, Fault.compare)
+	return cfg, faults
+}
+
+// Pool returns the pool with that name, or nil.
+func (c *Config) Pool(name string) *Pool {
+	i, ok := slices.BinarySearchFunc(c.Pools, name, func(p *Pool, name string) int { return strings.Compare(p.Name, name) })
+	if !ok {
+		return nil
+	}
+	return c.Pools[i]
+}
+
+// PoolOf returns the pool that has the address, or nil.
+func (c *Config) PoolOf(a netip.Addr) *Pool {
+	for _, p := range c.Pools {
+		if p.Contains(a) {
+			return p
+		}
+	}
+	return nil
+}
+
+// Contains tells whether the address is one of the pool's.
+func (p *Pool) Contains(a netip.Addr) bool {
+	i := sort.Search(len(p.Ranges), func(i int) bool { return a.Compare(p.Ranges[i].To) <= 0 })
+	return i < len(p.Ranges) && p.Ranges[i].Contains(a)
+}
+
+// Allows tells whether a Service with these labels, in this namespace, may use the pool.
+func (a *ServiceAllocation) Allows(namespace string, namespaceLabels, serviceLabels labels.Set) bool {
+	anyNamespace := len(a.Namespaces) == 0 && len(a.NamespaceSelectors) == 0
+	return (anyNamespace || slices.Contains(a.Namespaces, namespace) || anyMatches(a.NamespaceSelectors, namespaceLabels)) &&
+		(len(a.ServiceSelectors) == 0 || anyMatches(a.ServiceSelectors, serviceLabels))
+}
+
+// SelectsNode tells whether a node with these labels may announce.
+func (a *L2Advertisement) SelectsNode(node labels.Set) bool {
+	return len(a.Nodes) == 0 || anyMatches(a.Nodes, node)
+}
+
+// SelectsService tells whether a Service with these labels is announced.
+func (a *L2Advertisement) SelectsService(service labels.Set) bool {
+	return len(a.Services) == 0 || anyMatches(a.Services, service)
+}
+
+// Weight returns how much this advertisement prefers a node with these labels; 0 for a node that it doesn't select.
+func (a *L2Advertisement) Weight(node labels.Set) int {
+	weight := 0
+	if !a.SelectsNode(node) {
+		return weight
+	}
+	for _, p := range a.Preferred {
+		if p.Selector.Matches(node) {
+			weight += p.Weight
+		}
+	}
+	return weight
+}
+
+func anyMatches(selectors []labels.Selector, set labels.Set) bool {
+	return slices.ContainsFunc(selectors, func(s labels.Selector) bool { return s.Matches(set) })
+}

@@ -1,0 +1,110 @@
+package config
+
+import (
+	"cmp"
+	"fmt"
+	"strings"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// ConditionType is the type of a condition in the status of a pool or an advertisement.
+type ConditionType string
+
+const (
+	// ConditionValid is True when everything that the object says is in use.
+	ConditionValid ConditionType = "Valid"
+	// ConditionNodeAddressInPool is True when a node's own address is among the pool's.
+	ConditionNodeAddressInPool ConditionType = "NodeAddressInPool"
+)
+
+// Reason is why a condition has its status.
+type Reason string
+
+const (
+	// ReasonAccepted is the reason of a condition without a fault.
+	ReasonAccepted Reason = "Accepted"
+	// ReasonMalformedRange stands for an entry of spec.addresses that can't be read.
+	ReasonMalformedRange Reason = "MalformedRange"
+	// ReasonDuplicateRange stands for addresses that the same pool has in two entries.
+	ReasonDuplicateRange Reason = "DuplicateRange"
+	// ReasonOverlappingPools stands for addresses that an older pool has already.
+	ReasonOverlappingPools Reason = "OverlappingPools"
+	// ReasonMalformedSelector stands for a label selector that can't be read; it matches nothing.
+	ReasonMalformedSelector Reason = "MalformedSelector"
+	// ReasonNodeAddressInPool stands for a node's own address among a pool's.
+	ReasonNodeAddressInPool Reason = "NodeAddressInPool"
+	// ReasonPoolNotFound stands for the name of a pool that doesn't exist.
+	ReasonPoolNotFound Reason = "PoolNotFound"
+	// ReasonNoPoolSelected stands for an advertisement without a pool to announce.
+	ReasonNoPoolSelected Reason = "NoPoolSelected"
+	// ReasonNoNodeSelected stands for an advertisement whose nodeSelectors match no node.
+	ReasonNoNodeSelected Reason = "NoNodeSelected"
+)
+
+// Kinds that a Fault can be of.
+const (
+	KindIPAddressPool   = "IPAddressPool"
+	KindL2Advertisement = "L2Advertisement"
+)
+
+// Fault is something wrong with one object.
+type Fault struct {
+	Kind, Name string
+	Field      string // such as spec.addresses[0]
+	Type       ConditionType
+	Reason     Reason
+	Message    string // says what is wrong and how to mend it
+	Warning    bool   // the object is in use all the same
+}
+
+// String names the object, the field, what is wrong and how to mend it.
+func (f Fault) String() string {
+	return fmt.Sprintf("%s %q: %s: %s", f.Kind, f.Name, f.Field, f.Message)
+}
+
+func (f Fault) compare(g Fault) int {
+	return cmp.Or(strings.Compare(f.Kind, g.Kind), strings.Compare(f.Name, g.Name))
+}
+
+// maxMessages bounds a condition's message: etcd and the reader both have a limit.
+const maxMessages = 10
+
+// Conditions returns the conditions of one object, one of each type that its kind has. meta.SetStatusCondition merges them into
+// those of its status.
+func Conditions(faults []Fault, kind, name string, generation int64, now metav1.Time) []metav1.Condition {
+	valid := condition(faults, kind, name, ConditionValid, metav1.ConditionTrue)
+	conditions := []metav1.Condition{valid}
+	if kind == KindIPAddressPool {
+		conditions = append(conditions, condition(faults, kind, name, ConditionNodeAddressInPool, metav1.ConditionFalse))
+	}
+	for i := range conditions {
+		conditions[i].ObservedGeneration = generation
+		conditions[i].LastTransitionTime = now
+	}
+	return conditions
+}
+
+// condition has the status `healthy` unless the object has a fault of the type.
+func condition(faults []Fault, kind, name string, typ ConditionType, healthy metav1.ConditionStatus) metav1.Condition {
+	c := metav1.Condition{Type: string(typ), Status: healthy, Reason: string(ReasonAccepted)}
+	var messages []string
+	for _, f := range faults {
+		if f.Kind != kind || f.Name != name || f.Type != typ {
+			continue
+		}
+		if len(messages) == 0 {
+			c.Reason = string(f.Reason)
+			c.Status = metav1.ConditionFalse
+			if healthy == metav1.ConditionFalse {
+				c.Status = metav1.ConditionTrue
+			}
+		}
+		messages = append(messages, f.Field+": "+f.Message)
+	}
+	if n := len(messages) - maxMessages; n > 0 {
+		messages = append(messages[:maxMessages], fmt.Sprintf("and %d more", n))
+	}
+	c.Message = strings.Join(messages, "; ")
+	return c
+}
