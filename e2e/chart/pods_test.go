@@ -1,0 +1,153 @@
+package chart_test
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/utils/ptr"
+)
+
+func controllerPod(t *testing.T, objects []runtime.Object) corev1.PodTemplateSpec {
+	t.Helper()
+	return find[*appsv1.Deployment](t, objects).Spec.Template
+}
+
+func speakerPod(t *testing.T, objects []runtime.Object) corev1.PodTemplateSpec {
+	t.Helper()
+	return find[*appsv1.DaemonSet](t, objects).Spec.Template
+}
+
+func TestControllerPrivileges(t *testing.T) {
+	pod := controllerPod(t, render(t)).Spec
+	if diff := cmp.Diff(&corev1.PodSecurityContext{
+		RunAsNonRoot:   new(true),
+		RunAsUser:      new(int64(65532)),
+		RunAsGroup:     new(int64(65532)),
+		SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
+	}, pod.SecurityContext); diff != "" {
+		t.Errorf("pod (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff(&corev1.SecurityContext{
+		AllowPrivilegeEscalation: new(false),
+		ReadOnlyRootFilesystem:   new(true),
+		Capabilities:             &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}},
+	}, only(t, pod.Containers).SecurityContext); diff != "" {
+		t.Errorf("container (-want +got):\n%s", diff)
+	}
+	if pod.HostNetwork || pod.HostPID || pod.HostIPC || len(pod.Volumes) > 0 {
+		t.Errorf("shares something with the host: network %v, processes %v, IPC %v, volumes %v",
+			pod.HostNetwork, pod.HostPID, pod.HostIPC, pod.Volumes)
+	}
+}
+
+func TestSpeakerPrivileges(t *testing.T) {
+	pod := speakerPod(t, render(t)).Spec
+	if !pod.HostNetwork || pod.DNSPolicy != corev1.DNSClusterFirstWithHostNet {
+		t.Errorf("host network %v with DNS policy %s", pod.HostNetwork, pod.DNSPolicy)
+	}
+	if diff := cmp.Diff(&corev1.PodSecurityContext{
+		SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
+	}, pod.SecurityContext); diff != "" {
+		t.Errorf("pod (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff(&corev1.SecurityContext{
+		RunAsUser:                new(int64(0)),
+		AllowPrivilegeEscalation: new(false),
+		ReadOnlyRootFilesystem:   new(true),
+		Capabilities: &corev1.Capabilities{
+			Drop: []corev1.Capability{"ALL"},
+			Add:  []corev1.Capability{"NET_ADMIN", "NET_RAW"},
+		},
+	}, only(t, pod.Containers).SecurityContext); diff != "" {
+		t.Errorf("container (-want +got):\n%s", diff)
+	}
+	if pod.HostPID || pod.HostIPC || len(pod.Volumes) > 0 {
+		t.Errorf("shares more than the network with the host: processes %v, IPC %v, volumes %v", pod.HostPID, pod.HostIPC, pod.Volumes)
+	}
+}
+
+// What has to hold for a rollout, a drain or a full node not to interrupt traffic.
+func TestAvailability(t *testing.T) {
+	objects := render(t)
+	deployment, daemonSet := find[*appsv1.Deployment](t, objects), find[*appsv1.DaemonSet](t, objects)
+	controller, speaker := deployment.Spec.Template.Spec, daemonSet.Spec.Template.Spec
+
+	if got := ptr.Deref(deployment.Spec.Replicas, 1); got != 2 {
+		t.Errorf("%d controllers", got)
+	}
+	budget := find[*policyv1.PodDisruptionBudget](t, objects).Spec
+	if diff := cmp.Diff(new(intstr.FromInt32(1)), budget.MaxUnavailable); diff != "" {
+		t.Errorf("disruption budget (-want +got):\n%s", diff)
+	}
+	selectors := map[string]*metav1.LabelSelector{"Deployment": deployment.Spec.Selector, "PodDisruptionBudget": budget.Selector}
+	spread := map[string]bool{}
+	for _, constraint := range controller.TopologySpreadConstraints {
+		selectors["spread over "+constraint.TopologyKey] = constraint.LabelSelector
+		// A cluster of one node must still be able to run both.
+		spread[constraint.TopologyKey] = constraint.WhenUnsatisfiable == corev1.ScheduleAnyway
+	}
+	if !spread[corev1.LabelHostname] || !spread[corev1.LabelTopologyZone] {
+		t.Errorf("controllers are not spread by preference over nodes and zones: %v", spread)
+	}
+	for what, selector := range selectors {
+		selects(t, what, selector, deployment.Spec.Template.Labels, daemonSet.Spec.Template.Labels)
+	}
+	selects(t, "DaemonSet", daemonSet.Spec.Selector, daemonSet.Spec.Template.Labels, deployment.Spec.Template.Labels)
+
+	if diff := cmp.Diff(appsv1.DaemonSetUpdateStrategy{
+		Type:          appsv1.RollingUpdateDaemonSetStrategyType,
+		RollingUpdate: &appsv1.RollingUpdateDaemonSet{MaxUnavailable: new(intstr.FromInt32(1)), MaxSurge: new(intstr.FromInt32(0))},
+	}, daemonSet.Spec.UpdateStrategy); diff != "" {
+		t.Errorf("rollout of the speakers (-want +got):\n%s", diff)
+	}
+	if got := ptr.Deref(speaker.TerminationGracePeriodSeconds, 0); got != 30 {
+		t.Errorf("a speaker has %d s to hand over", got)
+	}
+	if diff := cmp.Diff([]corev1.Toleration{{Operator: corev1.TolerationOpExists}}, speaker.Tolerations); diff != "" {
+		t.Errorf("tolerations of the speaker (-want +got):\n%s", diff)
+	}
+	if controller.PriorityClassName != "system-cluster-critical" || speaker.PriorityClassName != "system-node-critical" {
+		t.Errorf("priority classes %q, %q", controller.PriorityClassName, speaker.PriorityClassName)
+	}
+	for _, pod := range []corev1.PodSpec{controller, speaker} {
+		container := only(t, pod.Containers)
+		if container.Resources.Requests.Cpu().IsZero() || container.Resources.Requests.Memory().IsZero() {
+			t.Errorf("%s requests %v", container.Name, container.Resources.Requests)
+		}
+		if !container.Resources.Limits.Cpu().IsZero() {
+			t.Errorf("%s is throttled at %v", container.Name, container.Resources.Limits.Cpu())
+		}
+		for path, probe := range map[string]*corev1.Probe{"/healthz": container.LivenessProbe, "/readyz": container.ReadinessProbe} {
+			if probe == nil || probe.HTTPGet == nil || probe.HTTPGet.Path != path || probe.HTTPGet.Port.String() != "health" {
+				t.Errorf("%s: probe of %s is %v", container.Name, path, probe)
+			}
+		}
+	}
+}
+
+// selects checks that the selector matches the one set of labels and not the other.
+func selects(t *testing.T, what string, selector *metav1.LabelSelector, in, out map[string]string) {
+	t.Helper()
+	parsed, err := metav1.LabelSelectorAsSelector(selector)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !parsed.Matches(labels.Set(in)) || parsed.Matches(labels.Set(out)) {
+		t.Errorf("%s selects by %s", what, parsed)
+	}
+}
+
+func only(t *testing.T, containers []corev1.Container) corev1.Container {
+	t.Helper()
+	if len(containers) != 1 {
+		t.Fatalf("%d containers, want one", len(containers))
+	}
+	return containers[0]
+}

@@ -1,0 +1,84 @@
+package chart_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	rbacv1 "k8s.io/api/rbac/v1"
+)
+
+// The permissions are written out a second time, so that one more is a decision and not an oversight.
+func TestPermissions(t *testing.T) {
+	objects := render(t)
+	for name, test := range map[string]struct{ cluster, namespace []rbacv1.PolicyRule }{
+		"steelyard-controller": {
+			cluster: []rbacv1.PolicyRule{
+				rule("", "services nodes namespaces", "get list watch"),
+				rule("", "services/status", "patch update"),
+				rule("steelyard.io", "ipaddresspools l2advertisements", "get list watch"),
+				rule("steelyard.io", "ipaddresspools/status l2advertisements/status", "patch update"),
+				{APIGroups: []string{"", "events.k8s.io"}, Resources: []string{"events"}, Verbs: []string{"create", "patch"}},
+			},
+			namespace: []rbacv1.PolicyRule{
+				rule("coordination.k8s.io", "leases", "create"),
+				rule("coordination.k8s.io", "leases", "get patch update", "steelyard-controller"),
+				rule("", "secrets", "create"),
+				rule("", "secrets", "get", "steelyard-memberlist"),
+			},
+		},
+		"steelyard-speaker": {
+			cluster: []rbacv1.PolicyRule{
+				rule("", "services nodes", "get list watch"),
+				rule("", "services/status", "patch"),
+				rule("discovery.k8s.io", "endpointslices", "get list watch"),
+				rule("steelyard.io", "ipaddresspools l2advertisements", "get list watch"),
+				{APIGroups: []string{"", "events.k8s.io"}, Resources: []string{"events"}, Verbs: []string{"create", "patch"}},
+			},
+			namespace: []rbacv1.PolicyRule{
+				rule("", "pods", "list watch"),
+				rule("", "secrets", "get", "steelyard-memberlist"),
+			},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if diff := cmp.Diff(test.cluster, find[*rbacv1.ClusterRole](t, objects, name).Rules); diff != "" {
+				t.Errorf("ClusterRole (-want +got):\n%s", diff)
+			}
+			role := find[*rbacv1.Role](t, objects, name)
+			if diff := cmp.Diff(test.namespace, role.Rules); diff != "" {
+				t.Errorf("Role (-want +got):\n%s", diff)
+			}
+			if role.Namespace != namespace {
+				t.Errorf("Role in namespace %q", role.Namespace)
+			}
+			subjects := []rbacv1.Subject{{Kind: "ServiceAccount", Name: name, Namespace: namespace}}
+			clusterBinding := find[*rbacv1.ClusterRoleBinding](t, objects, name)
+			if diff := cmp.Diff(subjects, clusterBinding.Subjects); diff != "" {
+				t.Errorf("ClusterRoleBinding (-want +got):\n%s", diff)
+			}
+			if want := (rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: name}); clusterBinding.RoleRef != want {
+				t.Errorf("ClusterRoleBinding of %v", clusterBinding.RoleRef)
+			}
+			binding := find[*rbacv1.RoleBinding](t, objects, name)
+			if diff := cmp.Diff(subjects, binding.Subjects); diff != "" {
+				t.Errorf("RoleBinding (-want +got):\n%s", diff)
+			}
+			if want := (rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: name}); binding.RoleRef != want {
+				t.Errorf("RoleBinding of %v", binding.RoleRef)
+			}
+		})
+	}
+	if roles, clusterRoles := len(all[*rbacv1.Role](objects)), len(all[*rbacv1.ClusterRole](objects)); roles != 2 || clusterRoles != 2 {
+		t.Errorf("%d Roles and %d ClusterRoles, want two of each", roles, clusterRoles)
+	}
+}
+
+func rule(group, resources, verbs string, names ...string) rbacv1.PolicyRule {
+	return rbacv1.PolicyRule{
+		APIGroups:     []string{group},
+		Resources:     strings.Fields(resources),
+		Verbs:         strings.Fields(verbs),
+		ResourceNames: names,
+	}
+}
