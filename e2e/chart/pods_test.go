@@ -14,18 +14,18 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-func controllerPod(t *testing.T, objects []runtime.Object) corev1.PodTemplateSpec {
+func controllerOf(t *testing.T, objects []runtime.Object) *appsv1.Deployment {
 	t.Helper()
-	return find[*appsv1.Deployment](t, objects).Spec.Template
+	return find[*appsv1.Deployment](t, objects)
 }
 
-func speakerPod(t *testing.T, objects []runtime.Object) corev1.PodTemplateSpec {
+func speakerOf(t *testing.T, objects []runtime.Object) *appsv1.DaemonSet {
 	t.Helper()
-	return find[*appsv1.DaemonSet](t, objects).Spec.Template
+	return find[*appsv1.DaemonSet](t, objects)
 }
 
 func TestControllerPrivileges(t *testing.T) {
-	pod := controllerPod(t, render(t)).Spec
+	pod := controllerOf(t, render(t)).Spec.Template.Spec
 	if diff := cmp.Diff(&corev1.PodSecurityContext{
 		RunAsNonRoot:   new(true),
 		RunAsUser:      new(int64(65532)),
@@ -48,7 +48,7 @@ func TestControllerPrivileges(t *testing.T) {
 }
 
 func TestSpeakerPrivileges(t *testing.T) {
-	pod := speakerPod(t, render(t)).Spec
+	pod := speakerOf(t, render(t)).Spec.Template.Spec
 	if !pod.HostNetwork || pod.DNSPolicy != corev1.DNSClusterFirstWithHostNet {
 		t.Errorf("host network %v with DNS policy %s", pod.HostNetwork, pod.DNSPolicy)
 	}
@@ -76,7 +76,7 @@ func TestSpeakerPrivileges(t *testing.T) {
 // What has to hold for a rollout, a drain or a full node not to interrupt traffic.
 func TestAvailability(t *testing.T) {
 	objects := render(t)
-	deployment, daemonSet := find[*appsv1.Deployment](t, objects), find[*appsv1.DaemonSet](t, objects)
+	deployment, daemonSet := controllerOf(t, objects), speakerOf(t, objects)
 	controller, speaker := deployment.Spec.Template.Spec, daemonSet.Spec.Template.Spec
 
 	if got := ptr.Deref(deployment.Spec.Replicas, 1); got != 2 {
