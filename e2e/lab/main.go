@@ -1,0 +1,108 @@
+// Lab starts and stops a real Kubernetes cluster in network namespaces of this machine.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/steelyard-lb/steelyard/e2e/lab/cluster"
+)
+
+const usage = `usage: lab [-name NAME] COMMAND
+
+  up [-nodes N]        start a lab; it runs until "down"
+  down                 stop it and remove what it left
+  kubectl ARGS...      run kubectl in it
+  exec HOST ARGS...    run a command on one of its hosts: control, router, remote, client, node-1, ...
+  cut HOST             pull a host's cable
+  mend HOST            plug it in again
+`
+
+func main() {
+	cluster.Supervise()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx); err != nil {
+		var exit interface{ ExitCode() int }
+		if errors.As(err, &exit) && exit.ExitCode() > 0 {
+			os.Exit(exit.ExitCode())
+		}
+		fmt.Fprintln(os.Stderr, "lab:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context) error {
+	flags := flag.NewFlagSet("lab", flag.ExitOnError)
+	flags.Usage = func() { fmt.Fprint(os.Stderr, usage) }
+	name := flags.String("name", "lab", "the lab's name")
+	_ = flags.Parse(os.Args[1:]) // exits on error
+	if flags.NArg() == 0 {
+		flags.Usage()
+		os.Exit(2)
+	}
+	command, args := flags.Arg(0), flags.Args()[1:]
+	if command == "up" {
+		return up(ctx, *name, args)
+	}
+	lab, err := cluster.Find(*name)
+	switch {
+	case command == "down" && err != nil:
+		return cluster.Clean(*name)
+	case err != nil:
+		return fmt.Errorf("%w: start it with `make lab`", err)
+	}
+	switch command {
+	case "down":
+		return lab.Down()
+	case "kubectl":
+		kubectl, err := lab.Program(ctx, "kubectl")
+		if err != nil {
+			return err
+		}
+		return interactive(ctx, lab, cluster.Control, append([]string{kubectl, "--kubeconfig", lab.Kubeconfig()}, args...)...)
+	case "exec":
+		if len(args) < 2 {
+			return errors.New("exec needs a host and a command")
+		}
+		return interactive(ctx, lab, args[0], args[1:]...)
+	case "cut", "mend":
+		if len(args) != 1 {
+			return fmt.Errorf("%s needs a host", command)
+		}
+		if command == "cut" {
+			return lab.Cut(ctx, args[0])
+		}
+		return lab.Mend(ctx, args[0])
+	}
+	flags.Usage()
+	os.Exit(2)
+	return nil
+}
+
+func up(ctx context.Context, name string, args []string) error {
+	flags := flag.NewFlagSet("up", flag.ExitOnError)
+	nodes := flags.Int("nodes", 3, "how many nodes")
+	_ = flags.Parse(args) // exits on error
+	start := time.Now()
+	lab, err := cluster.Up(ctx, cluster.Options{Name: name, Nodes: *nodes, Detached: true})
+	if err != nil {
+		return err
+	}
+	fmt.Printf("lab %s is up: %d nodes Ready after %.1f s\n", lab.Name, lab.Nodes, time.Since(start).Seconds())
+	return nil
+}
+
+func interactive(ctx context.Context, lab *cluster.Lab, machine string, args ...string) error {
+	cmd := lab.Host(machine).Command(ctx, args...)
+	cmd.SysProcAttr.Setpgid = false
+	cmd.Cancel = nil
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	return cmd.Run()
+}
