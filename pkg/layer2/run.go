@@ -1,0 +1,256 @@
+package layer2
+
+import (
+	"context"
+	"maps"
+	"net/netip"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// retryAfter is how long a socket or subscription that the kernel refused is left alone.
+const retryAfter = time.Second
+
+// run opens all sockets on its own goroutine: whoever locks that to a thread in another network namespace has an Announcer there.
+func (a *Announcer) run(ctx context.Context) error {
+	var readers sync.WaitGroup
+	defer readers.Wait()
+	defer a.closeAll()
+	table := newLinks()
+	first := true
+	for ctx.Err() == nil {
+		err := watch(ctx, table, func() {
+			a.reconcile(table, &readers)
+			if first {
+				first = false
+				readers.Go(func() { a.bursts.run(ctx) })
+			}
+		}, a.wake)
+		if err == nil {
+			break
+		}
+		a.log.Warn("the node's interfaces have to be read again", "error", err)
+		select {
+		case <-ctx.Done():
+		case <-time.After(retryAfter):
+		}
+	}
+	return nil
+}
+
+func (a *Announcer) reconcileSoon() {
+	select {
+	case a.wake <- struct{}{}:
+	default:
+	}
+}
+
+// reconcile makes the open endpoints, and the multicast groups they have joined, those that the interfaces and addresses call for.
+// It is called by run only.
+func (a *Announcer) reconcile(table *links, readers *sync.WaitGroup) {
+	changed := a.reconcileEndpoints(table, readers)
+	if a.reconcileGroups() || changed {
+		select {
+		case a.changed <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func (a *Announcer) reconcileEndpoints(table *links, readers *sync.WaitGroup) (changed bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	// Sockets that are open when the process starts announcing are no news to the neighbours.
+	quiet := !a.running
+	a.running = true
+	a.links = maps.Clone(table.byIndex)
+	a.ownMACs = map[mac]bool{}
+	for _, l := range a.links {
+		a.ownMACs[l.mac] = true
+	}
+	for key, e := range a.endpoints {
+		l, exists := a.links[key.index]
+		if exists && !e.broken && l.unusableFor(key.family, a.exclude) == "" {
+			continue
+		}
+		e.close()
+		delete(a.endpoints, key)
+		changed = true
+		a.log.Info("no longer announcing on interface", "interface", e.link.Load().name, "protocol", e.wire.String())
+	}
+	for key := range a.failures {
+		if l, exists := a.links[key.index]; !exists || l.unusableFor(key.family, a.exclude) != "" {
+			delete(a.failures, key)
+		}
+	}
+	for index, l := range a.links {
+		for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
+			if l.unusableFor(family, a.exclude) != "" {
+				continue
+			}
+			key := endpointKey{index, family}
+			if e := a.endpoints[key]; e != nil {
+				old := e.link.Swap(&l)
+				changed = changed || *old != l
+				if old.mac != l.mac || old.name != l.name {
+					a.appeared(key, &l)
+				}
+				continue
+			}
+			changed = true
+			e, err := openEndpoint(l, family, a.span)
+			if err != nil {
+				a.log.Error("cannot announce on interface; trying again", "interface", l.name, "error", err, "after", retryAfter)
+				a.failures[key] = err
+				a.retry()
+				continue
+			}
+			delete(a.failures, key)
+			a.endpoints[key] = e
+			readers.Go(func() { a.listen(key, e) })
+			a.log.Info("announcing on interface", "interface", l.name, "protocol", e.wire.String())
+			if !quiet {
+				a.appeared(key, &l)
+			}
+		}
+	}
+	return changed
+}
+
+// appeared tells the neighbours on an interface that is new, or has a new name or MAC address, which addresses are there.
+func (a *Announcer) appeared(key endpointKey, l *link) {
+	var turns []turn
+	for addr, v := range a.vips {
+		if familyOf(addr) == key.family && v.selects(l) {
+			turns = append(turns, turn{vip: v, onlyIndex: key.index})
+		}
+	}
+	a.bursts.start(turns...)
+}
+
+// reconcileGroups joins the solicited-node groups of all announced and probed addresses. The endpoints' groups belong to run's goroutine,
+// so that joining thousands of them keeps nobody waiting for a.mu.
+func (a *Announcer) reconcileGroups() (changed bool) {
+	type job struct {
+		key  endpointKey
+		e    *endpoint
+		want map[netip.Addr]bool
+	}
+	var jobs []job
+	a.mu.RLock()
+	for key, e := range a.endpoints {
+		if e.groups == nil || e.broken {
+			continue
+		}
+		want := map[netip.Addr]bool{}
+		for addr, v := range a.vips {
+			if addr.Is6() && v.selects(e.link.Load()) {
+				want[solicitedNode(addr)] = true
+			}
+		}
+		for addr := range a.probes {
+			if addr.Is6() {
+				want[solicitedNode(addr)] = true
+			}
+		}
+		jobs = append(jobs, job{key, e, want})
+	}
+	a.mu.RUnlock()
+	for _, j := range jobs {
+		err := j.e.groups.sync(j.want)
+		a.mu.Lock()
+		if failed := a.failures[j.key] != nil; failed != (err != nil) {
+			changed = true
+		}
+		if err != nil {
+			l := j.e.link.Load()
+			a.log.Error("solicitations may not arrive; trying again", "interface", l.name, "error", err, "after", retryAfter)
+			a.failures[j.key] = &Error{ReasonSocketFailed, "interface " + l.name + ": " + err.Error()}
+			a.retry()
+		} else {
+			delete(a.failures, j.key)
+		}
+		a.mu.Unlock()
+	}
+	return changed
+}
+
+func (a *Announcer) retry() {
+	time.AfterFunc(retryAfter, a.reconcileSoon)
+}
+
+// listen answers what the endpoint hears until its socket is closed or fails; then it is opened again later.
+func (a *Announcer) listen(key endpointKey, e *endpoint) {
+	err := e.read(func(h heard) { a.hear(e, h) })
+	if err == nil {
+		return
+	}
+	l := e.link.Load()
+	a.log.Error("socket failed; opening it again", "interface", l.name, "error", err, "after", retryAfter)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	e.broken = true
+	if a.endpoints[key] == e {
+		a.failures[key] = &Error{ReasonSocketFailed, "interface " + l.name + ": " + err.Error()}
+	}
+	a.retry()
+}
+
+func (a *Announcer) closeAll() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for key, e := range a.endpoints {
+		e.close()
+		delete(a.endpoints, key)
+	}
+	a.running = false
+}
+
+// announce makes one gratuitous announcement; false means that the turn is outdated.
+func (a *Announcer) announce(t turn) bool {
+	addr := t.vip.addr
+	a.mu.RLock()
+	current := a.vips[addr] == t.vip && (t.serial == 0 || t.serial == t.vip.serial)
+	var on []*endpoint
+	if t.onlyIndex != 0 {
+		e := a.endpoints[endpointKey{t.onlyIndex, familyOf(addr)}]
+		current = current && e != nil && t.vip.selects(e.link.Load())
+		on = append(on, e)
+	} else {
+		on = a.endpointsOf(addr, t.vip.interfaces)
+	}
+	a.mu.RUnlock()
+	if !current {
+		return false
+	}
+	for _, e := range on {
+		for _, frame := range e.wire.announce(addr, e.identity()) {
+			if err := e.send(frame); err != nil {
+				a.log.Debug("gratuitous announcement not sent", "address", addr, "interface", e.link.Load().name, "error", err)
+				continue
+			}
+			t.vip.counters.gratuitous.Inc()
+		}
+	}
+	return true
+}
+
+// endpointsOf returns where addr is announced with that selection of interfaces. The caller holds a.mu.
+func (a *Announcer) endpointsOf(addr netip.Addr, interfaces []string) []*endpoint {
+	var on []*endpoint
+	for key, e := range a.endpoints {
+		if key.family == familyOf(addr) && !e.broken && selects(interfaces, e.link.Load().name) {
+			on = append(on, e)
+		}
+	}
+	return on
+}
+
+func familyOf(addr netip.Addr) int {
+	if addr.Is4() {
+		return unix.AF_INET
+	}
+	return unix.AF_INET6
+}
