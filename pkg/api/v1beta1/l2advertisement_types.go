@@ -8,14 +8,23 @@ import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 // +kubebuilder:object:root=true
 // +kubebuilder:resource:scope=Cluster,categories=steelyard
 // +kubebuilder:subresource:status
+// +kubebuilder:printcolumn:name="Pools",type=string,JSONPath=`.spec.ipAddressPools`
+// +kubebuilder:printcolumn:name="Interfaces",type=string,JSONPath=`.spec.interfaces`
+// +kubebuilder:printcolumn:name="Valid",type=string,JSONPath=`.status.conditions[?(@.type=="Valid")].status`
+// +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Valid")].reason`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+// +kubebuilder:printcolumn:name="Pool Selectors",type=string,priority=1,JSONPath=`.spec.ipAddressPoolSelectors`
+// +kubebuilder:printcolumn:name="Node Selectors",type=string,priority=1,JSONPath=`.spec.nodeSelectors`
+// +kubebuilder:printcolumn:name="Service Selectors",type=string,priority=1,JSONPath=`.spec.serviceSelectors`
+// +kubebuilder:printcolumn:name="Message",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Valid")].message`
 type L2Advertisement struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
 
 	// +optional
-	Spec L2AdvertisementSpec `json:"spec,omitempty"`
+	Spec L2AdvertisementSpec `json:"spec,omitzero"`
 	// +optional
-	Status L2AdvertisementStatus `json:"status,omitempty"`
+	Status L2AdvertisementStatus `json:"status,omitzero"`
 }
 
 // L2AdvertisementList is a list of advertisements.
@@ -32,6 +41,10 @@ type L2AdvertisementList struct {
 type L2AdvertisementSpec struct {
 	// ipAddressPools are the names of the pools whose addresses are announced.
 	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=512
+	// +kubebuilder:validation:items:MaxLength=253
+	// +kubebuilder:validation:items:XValidation:rule="!format.dns1123Subdomain().validate(self).hasValue()",messageExpression="'\"' + self + '\" is no name of an IPAddressPool: write it in lower case, with letters, digits, dashes and dots'",message="is no name of an IPAddressPool"
 	IPAddressPools []string `json:"ipAddressPools,omitempty"`
 
 	// ipAddressPoolSelectors match more pools by their labels. One of them must match. When there are neither names nor
@@ -46,6 +59,11 @@ type L2AdvertisementSpec struct {
 	// interfaces are the names of the interfaces to announce on; with none, all that the speaker uses. A node that has none of
 	// them does not announce.
 	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=64
+	// +kubebuilder:validation:items:XValidation:rule="self.matches('^[^ /:*@]{1,15}$')",messageExpression="'\"' + self + '\" is no name of an interface: write one name, of 15 characters at most, without the part from the @ that ip link shows; patterns are not understood'",message="is no name of an interface"
 	Interfaces []string `json:"interfaces,omitempty"`
 
 	// serviceSelectors match, by their labels, the Services whose addresses are announced. One of them must match; with none,

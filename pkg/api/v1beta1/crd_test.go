@@ -1,0 +1,219 @@
+package v1beta1_test
+
+import (
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"k8s.io/apiextensions-apiserver/pkg/apis/apiextensions"
+	"k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/install"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	crdvalidation "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/validation"
+	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema"
+	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema/cel"
+	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema/defaulting"
+	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema/listtype"
+	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema/pruning"
+	"k8s.io/apiextensions-apiserver/pkg/apiserver/validation"
+	"k8s.io/apimachinery/pkg/runtime"
+	celconfig "k8s.io/apiserver/pkg/apis/cel"
+	"sigs.k8s.io/yaml"
+)
+
+// crd does with an object what the API server does: defaults, prunes and validates it by the schema that we ship.
+type crd struct {
+	structural *schema.Structural
+	openapi    validation.SchemaValidator
+	cel        *cel.Validator
+}
+
+// loadCRDs returns the generated CRDs by kind. It fails the test for one that the API server would refuse.
+func loadCRDs(t *testing.T) map[string]*crd {
+	t.Helper()
+	scheme := runtime.NewScheme()
+	install.Install(scheme)
+	files, err := filepath.Glob("../../../config/crd/*.yaml")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no CRD found in config/crd: run hack/generate (%v)", err)
+	}
+	crds := map[string]*crd{}
+	for _, file := range files {
+		var v1 apiextensionsv1.CustomResourceDefinition
+		mustRead(t, file, &v1)
+		scheme.Default(&v1)
+		v1.Status.StoredVersions = []string{"v1beta1"}
+		var internal apiextensions.CustomResourceDefinition
+		if err := scheme.Convert(&v1, &internal, nil); err != nil {
+			t.Fatal(err)
+		}
+		if errs := crdvalidation.ValidateCustomResourceDefinition(t.Context(), &internal); len(errs) > 0 {
+			t.Fatalf("%s: %v", file, errs.ToAggregate())
+		}
+		props := internal.Spec.Validation.OpenAPIV3Schema
+		structural, err := schema.NewStructural(props)
+		if err != nil {
+			t.Fatal(err)
+		}
+		openapi, _, err := validation.NewSchemaValidator(props)
+		if err != nil {
+			t.Fatal(err)
+		}
+		crds[v1.Spec.Names.Kind] = &crd{structural, openapi, cel.NewValidator(structural, true, celconfig.PerCallLimit)}
+	}
+	return crds
+}
+
+// admit defaults the object and returns what the API server would answer to its creation, "" when it accepts it.
+func (c *crd) admit(t *testing.T, object map[string]any) string {
+	t.Helper()
+	unknown := pruning.PruneWithOptions(object, c.structural, true, schema.UnknownFieldPathOptions{TrackUnknownFieldPaths: true})
+	if len(unknown) > 0 {
+		return "unknown fields: " + strings.Join(unknown, ", ")
+	}
+	defaulting.Default(object, c.structural)
+	errs := validation.ValidateCustomResource(nil, object, c.openapi)
+	errs = append(errs, listtype.ValidateListSetsAndMaps(nil, c.structural, object)...)
+	if len(errs) == 0 {
+		errs, _ = c.cel.Validate(t.Context(), nil, c.structural, object, nil, celconfig.RuntimeCELCostBudget)
+	}
+	if len(errs) == 0 {
+		return ""
+	}
+	return errs.ToAggregate().Error()
+}
+
+func mustRead(t *testing.T, file string, into any) {
+	t.Helper()
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := yaml.UnmarshalStrict(data, into); err != nil {
+		t.Fatalf("%s: %v", file, err)
+	}
+}
+
+func TestIPAddressPoolSchema(t *testing.T) {
+	pools := loadCRDs(t)["IPAddressPool"]
+	for _, tc := range []struct {
+		name, spec string
+		want       string // part of the answer; "" when it is accepted
+	}{
+		{"IPv4 network", `addresses: [192.0.2.0/24]`, ""},
+		{"IPv6 network", `addresses: ["2001:db8::/64"]`, ""},
+		{"IPv4 range", `addresses: [192.0.2.10-192.0.2.20]`, ""},
+		{"IPv4 range across bytes", `addresses: [192.0.1.250-192.0.2.5]`, ""},
+		{"IPv6 range", `addresses: ["2001:db8::10-2001:db8::20"]`, ""},
+		{"IPv6 range in two ways of writing", `addresses: ["2001:db8::ff-2001:0db8:0000:0000:0000:0000:0000:0100"]`, ""},
+		{"IPv6 range with IPv4 in it", `addresses: ["64:ff9b::192.0.2.1-64:ff9b::192.0.2.9"]`, ""},
+		{"spaces", `addresses: [" 192.0.2.10 - 192.0.2.20 ", " 192.0.2.64/26 "]`, ""},
+		{"range of one", `addresses: [192.0.2.10-192.0.2.10]`, ""},
+		{"everything", `addresses: [0.0.0.0-255.255.255.255, "::-ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"]`, ""},
+		{"both families", `addresses: [192.0.2.0/24, "2001:db8::/64"]`, ""},
+		{"a CIDR that names a host of its network", `addresses: [192.0.2.5/24]`, ""},
+
+		{"no addresses", `autoAssign: true`, "spec.addresses: Required value"},
+		{"empty addresses", `addresses: []`, "spec.addresses in body should have at least 1 items"},
+		{"empty entry", `addresses: [""]`, `"" is no range of addresses: write a CIDR such as 192.0.2.0/24`},
+		{"a name", `addresses: [my.host]`, `"my.host" is no range of addresses: write a CIDR such as 192.0.2.0/24`},
+		{"prefix too long", `addresses: [192.0.2.0/33]`, `"192.0.2.0/33" is no range of addresses: write a CIDR`},
+		{"leading zeros", `addresses: [192.168.010.0/24]`, `"192.168.010.0/24" is no range of addresses: write a CIDR`},
+		{"IPv4 in IPv6", `addresses: ["::ffff:192.0.2.0/120"]`, "is no range of addresses: write a CIDR"},
+		{"single IPv4 address", `addresses: [192.0.2.1]`, "192.0.2.1 is a single address: write 192.0.2.1/32"},
+		{"single IPv6 address", `addresses: ["2001:db8::1"]`, "2001:db8::1 is a single address: write 2001:db8::1/128"},
+		{"half a last address", `addresses: [192.0.2.10-20]`, `"192.0.2.10-20" does not name two addresses: write both in full, such as 192.0.2.10-192.0.2.20`},
+		{"three addresses", `addresses: [192.0.2.1-192.0.2.2-192.0.2.3]`, "does not name two addresses"},
+		{"range of networks", `addresses: [192.0.2.0/24-192.0.3.0/24]`, "does not name two addresses"},
+		{"dash only", `addresses: ["-"]`, "does not name two addresses"},
+		{"zone", `addresses: ["fe80::1%eth0-fe80::2%eth0"]`, "does not name two addresses"},
+		{"mixed families", `addresses: ["192.0.2.1-2001:db8::1"]`, "mixes IPv4 and IPv6: write one range for each family"},
+		{"reversed IPv4", `addresses: [192.0.2.20 - 192.0.2.10]`, `"192.0.2.20 - 192.0.2.10" runs backwards: write 192.0.2.10-192.0.2.20`},
+		{"reversed by the last bit", `addresses: [192.0.2.11-192.0.2.10]`, "runs backwards: write 192.0.2.10-192.0.2.11"},
+		{"reversed by the first bit", `addresses: [192.0.2.1-10.0.0.1]`, "runs backwards: write 10.0.0.1-192.0.2.1"},
+		{"reversed IPv6", `addresses: ["2001:db8::100-2001:db8::ff"]`, "runs backwards: write 2001:db8::ff-2001:db8::100"},
+		{"the entry at fault is named", `addresses: [192.0.2.0/24, nonsense]`, "spec.addresses[1]: Invalid value"},
+		{"duplicate", `addresses: [192.0.2.0/24, 192.0.2.0/24]`, `spec.addresses[1]: Duplicate value: "192.0.2.0/24"`},
+		{"too long", `addresses: ["` + strings.Repeat("1", 101) + `"]`, "spec.addresses[0]: Too long"},
+		{"unknown field", `{addresses: [192.0.2.0/24], adresses: []}`, "unknown fields: spec.adresses"},
+
+		{"allocation", `{addresses: [192.0.2.0/24], serviceAllocation: {priority: 10, namespaces: [shop],
+			namespaceSelectors: [{matchLabels: {tier: front}}], serviceSelectors: [{matchExpressions: [{key: app, operator: Exists}]}]}}`, ""},
+		{"namespace with capitals", `{addresses: [192.0.2.0/24], serviceAllocation: {namespaces: [Shop]}}`, `"Shop" is no name of a namespace: write it in lower case`},
+		{"namespace twice", `{addresses: [192.0.2.0/24], serviceAllocation: {namespaces: [shop, shop]}}`, `namespaces[1]: Duplicate value: "shop"`},
+		{"priority is no number", `{addresses: [192.0.2.0/24], serviceAllocation: {priority: high}}`, "must be of type integer"},
+	} {
+		t.Run(tc.name, func(t *testing.T) { expectAnswer(t, pools, "IPAddressPool", tc.spec, tc.want) })
+	}
+}
+
+func TestL2AdvertisementSchema(t *testing.T) {
+	advertisements := loadCRDs(t)["L2Advertisement"]
+	for _, tc := range []struct {
+		name, spec string
+		want       string // part of the answer; "" when it is accepted
+	}{
+		{"empty", `{}`, ""},
+		{"pools", `ipAddressPools: [front, back.office-2]`, ""},
+		{"pool selectors", `ipAddressPoolSelectors: [{matchLabels: {zone: a}}]`, ""},
+		{"interfaces", `interfaces: [eth0, bond0.100, enp0s31f6, br-lan, abcdefghijklmno]`, ""},
+		{"preferences", `preferredNodeSelectors: [{weight: 1, preference: {}}, {weight: 100, preference: {matchLabels: {rack: a}}}]`, ""},
+
+		{"pool with capitals", `ipAddressPools: [Front]`, `"Front" is no name of an IPAddressPool: write it in lower case`},
+		{"pool with a space", `ipAddressPools: ["front "]`, `"front " is no name of an IPAddressPool: write it in lower case`},
+		{"pool without a name", `ipAddressPools: [""]`, `"" is no name of an IPAddressPool`},
+		{"pool twice", `ipAddressPools: [a, a]`, `spec.ipAddressPools[1]: Duplicate value: "a"`},
+		{"interface with a space", `interfaces: ["eth 0"]`, `"eth 0" is no name of an interface: write one name`},
+		{"interface list in one string", `interfaces: ["eth0,eth1@if2"]`, "is no name of an interface: write one name"},
+		{"interface as ip link prints it", `interfaces: [eth0@if12]`, "without the part from the @ that ip link shows"},
+		{"interface pattern", `interfaces: ["eth*"]`, "patterns are not understood"},
+		{"interface of 16 characters", `interfaces: [abcdefghijklmnop]`, "of 15 characters at most"},
+		{"empty interface", `interfaces: [""]`, "should be at least 1 chars long"},
+		{"interface twice", `interfaces: [eth0, eth0]`, `spec.interfaces[1]: Duplicate value: "eth0"`},
+		{"weight 0", `preferredNodeSelectors: [{weight: 0, preference: {}}]`, "weight in body should be greater than or equal to 1"},
+		{"weight 101", `preferredNodeSelectors: [{weight: 101, preference: {}}]`, "weight in body should be less than or equal to 100"},
+		{"preference without weight", `preferredNodeSelectors: [{preference: {}}]`, "weight: Required value"},
+		{"weight without preference", `preferredNodeSelectors: [{weight: 5}]`, "preference: Required value"},
+		{"selector that is no list", `nodeSelectors: role=edge`, "must be of type array"},
+	} {
+		t.Run(tc.name, func(t *testing.T) { expectAnswer(t, advertisements, "L2Advertisement", tc.spec, tc.want) })
+	}
+}
+
+func expectAnswer(t *testing.T, c *crd, kind, spec, want string) {
+	t.Helper()
+	object := map[string]any{}
+	text := "apiVersion: steelyard.io/v1beta1\nkind: " + kind + "\nmetadata: {name: x}\n"
+	if err := yaml.Unmarshal([]byte(text), &object); err != nil {
+		t.Fatal(err)
+	}
+	parsed := map[string]any{}
+	if err := yaml.Unmarshal([]byte(strings.ReplaceAll(spec, "\t", "")), &parsed); err != nil {
+		t.Fatal(err)
+	}
+	object["spec"] = integers(parsed)
+	answer := c.admit(t, object)
+	if (want == "") != (answer == "") || !strings.Contains(answer, want) {
+		t.Errorf("the answer is\n\t%q, want\n\t%q", answer, want)
+	}
+}
+
+// integers makes whole numbers integers, as the API server's decoder does.
+func integers(v any) any {
+	switch v := v.(type) {
+	case map[string]any:
+		for k := range v {
+			v[k] = integers(v[k])
+		}
+	case []any:
+		for i := range v {
+			v[i] = integers(v[i])
+		}
+	case float64:
+		if v == math.Trunc(v) {
+			return int64(v)
+		}
+	}
+	return v
+}
