@@ -1,0 +1,52 @@
+package announce
+
+// Reason says why a node announces an address, or why it does not. Event reasons, condition reasons and metric labels are these
+// words.
+type Reason string
+
+// Why nobody announces a Service's address.
+const (
+	// NoServingEndpoint: no endpoint of the Service serves, on any node.
+	NoServingEndpoint Reason = "NoServingEndpoint"
+	// NoAdvertisement: no L2Advertisement selects both the address's pool and the Service.
+	NoAdvertisement Reason = "NoAdvertisement"
+	// SharedWithServiceSelector: the Service shares its address, and an L2Advertisement tells Services apart by their labels. The
+	// neighbours ask for the address, not for the Service, so the two can't both be honoured.
+	SharedWithServiceSelector Reason = "SharedWithServiceSelector"
+	// NoEligibleNode: there are advertisements, but each node is refused for a reason of its own.
+	NoEligibleNode Reason = "NoEligibleNode"
+	// AddressConflict: another machine on the network answers for the address.
+	AddressConflict Reason = "AddressConflict"
+)
+
+// Why a node is no candidate for a Service's address.
+const (
+	// NoLiveSpeaker: no live speaker runs on the node.
+	NoLiveSpeaker Reason = "NoLiveSpeaker"
+	// Leaving: the node's speaker is about to stop.
+	Leaving Reason = "Leaving"
+	// NetworkUnavailable: the node's condition NetworkUnavailable is True.
+	NetworkUnavailable Reason = "NetworkUnavailable"
+	// ExcludedByLabel: the node carries node.kubernetes.io/exclude-from-external-load-balancers.
+	ExcludedByLabel Reason = "ExcludedByLabel"
+	// NotSelected: no advertisement selects the node.
+	NotSelected Reason = "NotSelected"
+	// NoInterface: the node has none of the interfaces that the advertisements name.
+	NoInterface Reason = "NoInterface"
+	// NoLocalEndpoint: externalTrafficPolicy is Local and no endpoint on the node serves.
+	NoLocalEndpoint Reason = "NoLocalEndpoint"
+)
+
+// Why a candidate was elected.
+const (
+	// OnlyCandidate: there is no other.
+	OnlyCandidate Reason = "OnlyCandidate"
+	// Holder: it has the address already.
+	Holder Reason = "Holder"
+	// Preferred: the preferredNodeSelectors give it the highest weight.
+	Preferred Reason = "Preferred"
+	// FewestAddresses: it holds fewer addresses than the others.
+	FewestAddresses Reason = "FewestAddresses"
+	// LowestHash: the others are its equals, and the hash of node and address decided.
+	LowestHash Reason = "LowestHash"
+)
