@@ -1,0 +1,256 @@
+// Package ipam decides which address a Service gets. The lowest free address of a pool goes first; finding it, taking one that
+// is asked for and giving one back cost the logarithm of the number of addresses in use, whatever the size of the pool.
+package ipam
+
+import (
+	"net/netip"
+	"slices"
+	"sort"
+	"sync"
+
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/steelyard-lb/steelyard/pkg/config"
+)
+
+// Allocator knows who has which address. It keeps nothing that the statuses of the Services don't say, so Adopt of these
+// rebuilds it. Several goroutines may use it at once, but not for the same Service.
+type Allocator struct {
+	mu       sync.Mutex
+	pools    []*pool // by name
+	spans    []span  // by address
+	holders  map[netip.Addr]types.NamespacedName
+	services map[types.NamespacedName]*holding
+}
+
+// span is a range of a pool.
+type span struct {
+	config.Range
+	pool *pool
+}
+
+// holding is the addresses of one Service. Nobody else gets those that are leaving, because its status may still have them:
+// whoever starts anew from the statuses would find two Services with one address.
+type holding struct {
+	addrs   []netip.Addr // IPv4 first
+	leaving []netip.Addr
+}
+
+// New returns an allocator without pools.
+func New() *Allocator {
+	return &Allocator{
+		holders:  map[netip.Addr]types.NamespacedName{},
+		services: map[types.NamespacedName]*holding{},
+	}
+}
+
+// SetPools replaces the pools. An address stays with its Service as long as any of the pools gives it. SetPools tells whether a
+// pool has changed, and which Services have addresses that it concerns.
+func (a *Allocator) SetPools(pools []*config.Pool) (changed bool, concerned []types.NamespacedName) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+
+	before := map[string]*pool{}
+	for _, p := range a.pools {
+		before[p.Name] = p
+	}
+	changed = len(pools) != len(before)
+	differs, fresh := map[*pool]bool{}, map[*pool]bool{}
+	a.pools, a.spans = nil, nil
+	for _, c := range pools {
+		p := before[c.Name]
+		same := p != nil && p.sameConfig(c)
+		if p != nil && p.sameAddresses(c) {
+			p.Pool = c
+		} else {
+			p = newPool(c)
+			fresh[p] = true
+		}
+		differs[p] = !same
+		changed = changed || !same
+		a.pools = append(a.pools, p)
+		for _, r := range c.Ranges {
+			a.spans = append(a.spans, span{r, p})
+		}
+	}
+	slices.SortFunc(a.spans, func(x, y span) int { return x.From.Compare(y.From) })
+	if !changed {
+		return false, nil
+	}
+	for service, h := range a.services {
+		touched := false
+		for _, addr := range slices.Concat(h.addrs, h.leaving) {
+			p := a.poolOf(addr)
+			touched = touched || p == nil || differs[p]
+			if fresh[p] {
+				p.take(addr)
+			}
+		}
+		if touched {
+			concerned = append(concerned, service)
+		}
+	}
+	return true, concerned
+}
+
+// Adopt records the addresses in the status of a Service, and returns those that another Service has already. Adopt the older
+// Services first: they keep theirs.
+func (a *Allocator) Adopt(service types.NamespacedName, current []netip.Addr) (taken []netip.Addr) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.adopt(service, current)
+	for _, addr := range current {
+		if a.holders[addr] != service {
+			taken = append(taken, addr)
+		}
+	}
+	return taken
+}
+
+// adopt makes the addresses that nobody has the Service's, the first of each family its own and the rest leaving.
+func (a *Allocator) adopt(service types.NamespacedName, current []netip.Addr) *holding {
+	h := a.services[service]
+	if h == nil {
+		h = &holding{}
+	}
+	for _, addr := range current {
+		if _, held := a.holders[addr]; !held {
+			a.take(service, addr)
+			h.leaving = append(h.leaving, addr)
+		}
+	}
+	h.leaving = slices.DeleteFunc(h.leaving, func(addr netip.Addr) bool {
+		p := a.poolOf(addr)
+		ours := p != nil && p.gives(addr) && !hasFamily(h.addrs, FamilyOf(addr))
+		if ours {
+			h.addrs = sorted(append(h.addrs, addr))
+		}
+		return ours
+	})
+	a.keep(service, h)
+	return h
+}
+
+// Result is what Assign decided.
+type Result struct {
+	// Addrs is what the Service's status is to have, IPv4 first. A Service that waits keeps what it had, if it still may.
+	Addrs  []netip.Addr
+	Reason Reason
+	// Message tells a person what the Service has, or why it waits and how to mend that.
+	Message string
+	// Lost tells which of its addresses the Service has no longer, and why; empty when there are none.
+	Lost string
+}
+
+// Assign decides which addresses a Service has. It is idempotent, and what it gives is the Service's until Release or another
+// Assign. What it takes away stays reserved until Settle.
+func (a *Allocator) Assign(r Request) Result {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+
+	h := a.adopt(r.Service, r.Current)
+	kept := slices.DeleteFunc(slices.Clone(h.addrs), func(addr netip.Addr) bool { return !a.mayKeep(&r, addr) })
+	addrs, refused := a.plan(&r, kept)
+	if refused != nil {
+		addrs = kept
+	}
+	for _, addr := range h.addrs {
+		if !slices.Contains(addrs, addr) {
+			h.leaving = append(h.leaving, addr)
+		}
+	}
+	h.leaving = slices.DeleteFunc(h.leaving, func(addr netip.Addr) bool { return slices.Contains(addrs, addr) })
+	for _, addr := range addrs {
+		if _, held := a.holders[addr]; !held {
+			a.take(r.Service, addr)
+		}
+	}
+	h.addrs = addrs
+	a.keep(r.Service, h)
+	return a.result(&r, addrs, refused)
+}
+
+// Settle frees the addresses that a Service has no longer, once its status is without them. It tells whether there were any.
+func (a *Allocator) Settle(service types.NamespacedName) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	h := a.services[service]
+	if h == nil {
+		return false
+	}
+	left := h.leaving
+	h.leaving = nil
+	a.free(left)
+	a.keep(service, h)
+	return len(left) > 0
+}
+
+// Release frees all addresses of a Service. It tells whether there were any.
+func (a *Allocator) Release(service types.NamespacedName) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	h := a.services[service]
+	if h == nil {
+		return false
+	}
+	a.free(h.addrs)
+	a.free(h.leaving)
+	delete(a.services, service)
+	return true
+}
+
+// Stats counts the addresses of every pool, by name and with IPv4 first.
+func (a *Allocator) Stats() []Stats {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var stats []Stats
+	for _, p := range a.pools {
+		for _, f := range []Family{ipv4, ipv6} {
+			stats = append(stats, Stats{Pool: p.Name, Family: f, Total: p.total[f], InUse: p.used[f], Available: p.available(f)})
+		}
+	}
+	return stats
+}
+
+func (a *Allocator) take(service types.NamespacedName, addr netip.Addr) {
+	a.holders[addr] = service
+	if p := a.poolOf(addr); p != nil {
+		p.take(addr)
+	}
+}
+
+func (a *Allocator) free(addrs []netip.Addr) {
+	for _, addr := range addrs {
+		delete(a.holders, addr)
+		if p := a.poolOf(addr); p != nil {
+			p.putBack(addr)
+		}
+	}
+}
+
+// keep remembers what a Service holds, if it is anything.
+func (a *Allocator) keep(service types.NamespacedName, h *holding) {
+	if len(h.addrs)+len(h.leaving) == 0 {
+		delete(a.services, service)
+		return
+	}
+	a.services[service] = h
+}
+
+// poolOf returns the pool whose ranges have the address, or nil.
+func (a *Allocator) poolOf(addr netip.Addr) *pool {
+	i := sort.Search(len(a.spans), func(i int) bool { return addr.Compare(a.spans[i].To) <= 0 })
+	if i == len(a.spans) || !a.spans[i].Contains(addr) {
+		return nil
+	}
+	return a.spans[i].pool
+}
+
+func sorted(addrs []netip.Addr) []netip.Addr {
+	slices.SortFunc(addrs, netip.Addr.Compare)
+	return addrs
+}
+
+func hasFamily(addrs []netip.Addr, f Family) bool {
+	return slices.ContainsFunc(addrs, func(a netip.Addr) bool { return FamilyOf(a) == f })
+}
