@@ -1,0 +1,262 @@
+package membership
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// cluster starts a speaker on each of count nodes and waits until all see all.
+func cluster(t *testing.T, v6 bool, count int) *lan {
+	t.Helper()
+	l := newLAN(t, v6, count)
+	for _, n := range l.nodes {
+		n.start(l.nodes...)
+	}
+	l.waitForAll(time.Time{}, 5*time.Second)
+	// The detector has to learn first that the kernels answer.
+	time.Sleep(2 * kernelCheckFirst)
+	return l
+}
+
+func (l *lan) names() []string {
+	var names []string
+	for _, n := range l.nodes {
+		names = append(names, n.name)
+	}
+	return names
+}
+
+func (l *lan) waitForAll(since time.Time, limit time.Duration) {
+	l.t.Helper()
+	for _, n := range l.nodes {
+		n.wait(since, limit, "sees all members", sees(l.names()...))
+	}
+}
+
+func families(t *testing.T, test func(t *testing.T, v6 bool)) {
+	t.Run("IPv4", func(t *testing.T) { test(t, false) })
+	t.Run("IPv6", func(t *testing.T) { test(t, true) })
+}
+
+func TestPowerLoss(t *testing.T) {
+	for _, load := range []bool{false, true} {
+		t.Run(fmt.Sprintf("busy=%v", load), func(t *testing.T) {
+			families(t, func(t *testing.T, v6 bool) {
+				l := cluster(t, v6, 4)
+				if load {
+					burn(t)
+					time.Sleep(time.Second)
+				}
+				victim := l.nodes[1]
+				start := time.Now()
+				victim.cut()
+				for _, n := range l.nodes {
+					if n == victim {
+						continue
+					}
+					v := n.wait(start, 700*time.Millisecond, "drops the node without power", lacks(victim.name))
+					t.Logf("%s noticed after %s", n.name, v.At.Sub(start).Round(time.Millisecond))
+					if !v.Quorum {
+						t.Errorf("%s has no quorum with 3 of 4", n.name)
+					}
+					n.never(time.Time{}, "dropped a living member", func(v view) bool {
+						return v.At.After(start.Add(-time.Second)) && !slices.Contains(v.Members, n.name)
+					})
+				}
+			})
+		})
+	}
+}
+
+func TestSpeakerStoppedStays(t *testing.T) {
+	families(t, func(t *testing.T, v6 bool) {
+		l := cluster(t, v6, 3)
+		victim := l.nodes[0]
+		start := time.Now()
+		victim.signal(syscall.SIGSTOP)
+		time.Sleep(2 * time.Second)
+		victim.signal(syscall.SIGCONT)
+		time.Sleep(time.Second)
+		for _, n := range l.nodes {
+			n.never(start, "lost a member", func(v view) bool { return len(v.Members) != 3 })
+		}
+	})
+}
+
+func TestSpeakerKilledComesBack(t *testing.T) {
+	families(t, func(t *testing.T, v6 bool) {
+		l := cluster(t, v6, 3)
+		victim := l.nodes[0]
+		for _, away := range []time.Duration{0, time.Second, 3 * time.Second} {
+			start := time.Now()
+			victim.signal(syscall.SIGKILL)
+			<-victim.exited
+			time.Sleep(away)
+			victim.start() // its API is gone: the others have to find it
+			restarted := time.Now()
+			v := victim.wait(time.Time{}, time.Second, "is a member again", sees(l.names()...))
+			t.Logf("away %s: sees all after %s", away, v.At.Sub(restarted).Round(time.Millisecond))
+			time.Sleep(3 * time.Second)
+			for _, n := range l.nodes[1:] {
+				n.never(start, "lost a member", func(v view) bool { return len(v.Members) != 3 })
+			}
+		}
+	})
+}
+
+func TestSpeakerGoneIsDropped(t *testing.T) {
+	l := cluster(t, false, 3)
+	victim := l.nodes[0]
+	start := time.Now()
+	victim.signal(syscall.SIGKILL)
+	for _, n := range l.nodes[1:] {
+		v := n.wait(start, 12*time.Second, "drops the speaker", lacks(victim.name))
+		after := v.At.Sub(start)
+		t.Logf("%s dropped it after %s", n.name, after.Round(time.Millisecond))
+		if after < 4*time.Second {
+			t.Errorf("%s dropped the speaker of a living node after %s", n.name, after)
+		}
+	}
+	again := time.Now()
+	victim.start()
+	l.waitForAll(again, 2*time.Second)
+}
+
+func TestPowerLossWhileSpeakerIsAway(t *testing.T) {
+	l := cluster(t, false, 3)
+	victim := l.nodes[0]
+	victim.signal(syscall.SIGKILL)
+	time.Sleep(time.Second)
+	start := time.Now()
+	victim.cut()
+	for _, n := range l.nodes[1:] {
+		v := n.wait(start, 700*time.Millisecond, "drops the node without power", lacks(victim.name))
+		t.Logf("%s noticed after %s", n.name, v.At.Sub(start).Round(time.Millisecond))
+	}
+}
+
+func TestPartitionHeals(t *testing.T) {
+	families(t, func(t *testing.T, v6 bool) {
+		for _, length := range []time.Duration{time.Second, 8 * time.Second} {
+			t.Run(length.String(), func(t *testing.T) {
+				l := cluster(t, v6, 4)
+				start := time.Now()
+				for _, n := range l.nodes {
+					n.cut()
+				}
+				for _, n := range l.nodes {
+					v := n.wait(start, 2*time.Second, "is alone", sees(n.name))
+					if v.Quorum {
+						t.Errorf("%s alone of four has a quorum", n.name)
+					}
+				}
+				for _, n := range l.nodes {
+					n.say("say word-of-" + n.name)
+				}
+				time.Sleep(length - time.Since(start))
+				healed := time.Now()
+				for _, n := range l.nodes {
+					n.plug()
+				}
+				for _, n := range l.nodes {
+					v := n.wait(healed, 5*time.Second, "is whole again", func(v view) bool {
+						return len(v.Members) == 4 && len(v.State) == 4 && v.Quorum
+					})
+					after := v.At.Sub(healed)
+					t.Logf("%s whole after %s", n.name, after.Round(time.Millisecond))
+					if after > time.Second {
+						t.Errorf("%s took %s to heal", n.name, after)
+					}
+				}
+			})
+		}
+	})
+}
+
+func TestBroadcastUpdateLeave(t *testing.T) {
+	families(t, func(t *testing.T, v6 bool) {
+		l := cluster(t, v6, 3)
+		first, others := l.nodes[0], l.nodes[1:]
+		const atOnce = 100 * time.Millisecond
+		start := time.Now()
+		check := func(n *machine, what string, ok func(view) bool) {
+			t.Helper()
+			v := n.wait(start, 2*time.Second, what, ok)
+			if after := v.At.Sub(start); after > atOnce {
+				t.Errorf("%s: %s only after %s", n.name, what, after)
+			}
+		}
+		first.say("say hello")
+		for _, n := range others {
+			check(n, "hears the broadcast", func(v view) bool { return slices.Contains(v.State, "hello") })
+		}
+		start = time.Now()
+		first.say("leaving")
+		for _, n := range others {
+			check(n, "sees it leaving", func(v view) bool { return v.Members[0] == "node-1!" && v.MACs["node-1"] == 1 })
+		}
+		start = time.Now()
+		first.say("leave")
+		for _, n := range others {
+			check(n, "sees it gone", lacks(first.name))
+		}
+		<-first.exited
+		for _, n := range others {
+			n.wait(start, time.Second, "keeps its quorum", func(v view) bool { return v.Quorum && len(v.Members) == 2 })
+		}
+		again := time.Now()
+		first.start(others...)
+		l.waitForAll(again, 2*time.Second)
+		first.wait(again, time.Second, "has the state again", func(v view) bool { return slices.Contains(v.State, "hello") })
+	})
+}
+
+func TestAnotherKeyIsReportedOnce(t *testing.T) {
+	l := newLAN(t, false, 2)
+	l.nodes[0].start(l.nodes...)
+	l.key = strings.Repeat("cd", KeySize)
+	l.nodes[1].start(l.nodes...)
+	time.Sleep(3 * time.Second)
+	for _, n := range l.nodes {
+		if got := n.logged("uses another memberlist key"); got != 1 {
+			n.dump()
+			t.Errorf("%s warned %d times about the key, want once", n.name, got)
+		}
+		n.never(time.Time{}, "has let the stranger in", func(v view) bool { return len(v.Members) != 1 })
+	}
+}
+
+func TestStartRefuses(t *testing.T) {
+	good := Config{Name: "a", Bind: netip.MustParseAddr("192.0.2.1"), Port: 7946, Key: make([]byte, KeySize)}
+	for name, test := range map[string]struct {
+		change func(*Config)
+		want   string
+	}{
+		"short key":          {func(c *Config) { c.Key = c.Key[:16] }, "has 16 bytes"},
+		"no key":             {func(c *Config) { c.Key = nil }, "has 0 bytes"},
+		"no name":            {func(c *Config) { c.Name = "" }, "node name"},
+		"no port":            {func(c *Config) { c.Port = 0 }, "port is 0"},
+		"any address":        {func(c *Config) { c.Bind = netip.IPv4Unspecified() }, "node address"},
+		"no address":         {func(c *Config) { c.Bind = netip.Addr{} }, "node address"},
+		"link-local address": {func(c *Config) { c.Bind = netip.MustParseAddr("fe80::1%eth0") }, "without a zone"},
+		"not the node's own": {func(c *Config) {}, "192.0.2.1 port 7946"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := good
+			c.Log = slog.New(slog.DiscardHandler)
+			c.Replica = &set{words: map[string]bool{}}
+			test.change(&c)
+			_, err := Start(context.Background(), c)
+			if err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("Start: %v, want an error with %q", err, test.want)
+			}
+		})
+	}
+}
