@@ -1,7 +1,9 @@
 package v1beta1_test
 
 import (
+	"fmt"
 	"math"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -19,7 +21,10 @@ import (
 	"k8s.io/apiextensions-apiserver/pkg/apiserver/validation"
 	"k8s.io/apimachinery/pkg/runtime"
 	celconfig "k8s.io/apiserver/pkg/apis/cel"
+	"pgregory.net/rapid"
 	"sigs.k8s.io/yaml"
+
+	"github.com/steelyard-lb/steelyard/pkg/config"
 )
 
 // crd does with an object what the API server does: defaults, prunes and validates it by the schema that we ship.
@@ -179,6 +184,57 @@ func TestL2AdvertisementSchema(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) { expectAnswer(t, advertisements, "L2Advertisement", tc.spec, tc.want) })
 	}
+}
+
+// TestSchemaCostOfFullPool admits the largest pool of the costliest ranges: addresses that differ in the last bit.
+func TestSchemaCostOfFullPool(t *testing.T) {
+	pools := loadCRDs(t)["IPAddressPool"]
+	var entries []string
+	for i := range 512 {
+		prefix := fmt.Sprintf("2001:0db8:0000:0000:0000:0000:192.0.%d.", i%256)
+		entries = append(entries, fmt.Sprintf("%q", fmt.Sprintf("%s%d - %s%d", prefix, i/256*2+100, prefix, i/256*2+101)))
+	}
+	expectAnswer(t, pools, "IPAddressPool", "addresses: ["+strings.Join(entries, ", ")+"]", "")
+}
+
+// TestSchemaAgreesWithParseRange demands that the schema lets exactly those ranges in that the programs can read.
+func TestSchemaAgreesWithParseRange(t *testing.T) {
+	pools := loadCRDs(t)["IPAddressPool"]
+	addr := rapid.Custom(func(t *rapid.T) netip.Addr {
+		size := rapid.SampledFrom([]int{4, 16}).Draw(t, "size")
+		// Few values for each byte, so that two addresses often begin alike.
+		b := rapid.SliceOfN(rapid.SampledFrom([]byte{0, 1, 2, 127, 128, 255}), size, size).Draw(t, "bytes")
+		a, _ := netip.AddrFromSlice(b)
+		return a
+	})
+	entry := rapid.OneOf(
+		rapid.Custom(func(t *rapid.T) string {
+			first := addr.Draw(t, "first")
+			if !rapid.Bool().Draw(t, "near") {
+				return first.String() + "-" + addr.Draw(t, "last").String()
+			}
+			b := first.AsSlice()
+			bit := rapid.IntRange(0, len(b)*8-1).Draw(t, "bit")
+			b[bit/8] ^= 1 << (bit % 8)
+			last, _ := netip.AddrFromSlice(b)
+			return first.String() + " - " + last.String()
+		}),
+		rapid.Custom(func(t *rapid.T) string {
+			return fmt.Sprintf("%s/%d", addr.Draw(t, "address"), rapid.IntRange(-1, 130).Draw(t, "length"))
+		}),
+		rapid.StringMatching(`[0-9a-f:./ -]{0,40}`),
+	)
+	rapid.Check(t, func(rt *rapid.T) {
+		text := entry.Draw(rt, "entry")
+		_, err := config.ParseRange(text)
+		object := map[string]any{
+			"apiVersion": "steelyard.io/v1beta1", "kind": "IPAddressPool", "metadata": map[string]any{"name": "x"},
+			"spec": map[string]any{"addresses": []any{text}},
+		}
+		if answer := pools.admit(t, object); (answer == "") != (err == nil) {
+			rt.Errorf("%q: the schema says %q, ParseRange says %v", text, answer, err)
+		}
+	})
 }
 
 func expectAnswer(t *testing.T, c *crd, kind, spec, want string) {
