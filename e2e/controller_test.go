@@ -57,8 +57,7 @@ func awaitLeader(t *testing.T, other string) (pod string) {
 
 func TestKilledLeaderIsReplaced(t *testing.T) {
 	first := awaitLeader(t, "")
-	_, err := host.KillPod(first, "controller", syscall.SIGKILL)
-	must(t, err)
+	must(t, host.KillPod(first, "controller", syscall.SIGKILL))
 	killed := time.Now()
 	create(t, lbService("successor", families[0]))
 	address(t, "successor")
@@ -174,11 +173,10 @@ spec: {autoAssign: false, addresses: [198.18.0.0/24, "2001:db8:f::/64"]}
 		var pods corev1.PodList
 		must(t, lab.List(ctx, &pods, client.InNamespace("steelyard-system"), client.MatchingLabels{"app.kubernetes.io/component": "controller"}))
 		for _, p := range pods.Items {
-			n, err := host.KillPod(p.Name, "controller", syscall.SIGKILL)
-			if err != nil {
+			if err := host.KillPod(p.Name, "controller", syscall.SIGKILL); err != nil {
 				continue // it is only just starting
 			}
-			kills += n
+			kills++
 			// A new pod starts at once; the killed one's container would wait for its back-off.
 			must(t, client.IgnoreNotFound(lab.Delete(ctx, &p, client.GracePeriodSeconds(0))))
 		}

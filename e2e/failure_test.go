@@ -76,8 +76,7 @@ func TestSpeakerKilledKeepsItsAddresses(t *testing.T) {
 		pod, err := lab.Pod(t.Context(), "speaker", first)
 		must(t, err)
 		restarts := restartsOf(t, pod)
-		_, err = host.KillPod(pod, "speaker", syscall.SIGKILL)
-		must(t, err)
+		must(t, host.KillPod(pod, "speaker", syscall.SIGKILL))
 		must(t, lab.WaitFor(t.Context(), "the speaker to be started again", func(ctx context.Context) error {
 			if now := restartsOf(t, pod); now <= restarts {
 				return fmt.Errorf("%s has restarted %d times", pod, now)

@@ -8,20 +8,25 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"syscall"
 	"time"
 
+	"github.com/steelyard-lb/steelyard/e2e/fixture"
+	"github.com/steelyard-lb/steelyard/e2e/lab/build"
 	"github.com/steelyard-lb/steelyard/e2e/lab/cluster"
 )
 
 const usage = `usage: lab [-name NAME] COMMAND
 
   up [-nodes N]        start a lab; it runs until "down"
+  install [NAME=VALUE...]  install Steelyard in it by its chart, from the checkout as it is now
   down                 stop it and remove what it left
   kubectl ARGS...      run kubectl in it
   exec HOST ARGS...    run a command on one of its hosts: control, router, remote, client, node-1, ...
   cut HOST             pull a host's cable
   mend HOST            plug it in again
+  program NAME         print where a program that the lab was built with is: kubectl, helm, ...
 `
 
 func main() {
@@ -51,6 +56,11 @@ func run(ctx context.Context) error {
 	if command == "up" {
 		return up(ctx, *name, args)
 	}
+	if command == "program" && len(args) == 1 {
+		dir, err := build.Programs(ctx)
+		fmt.Println(filepath.Join(dir, args[0]))
+		return err
+	}
 	lab, err := cluster.Find(*name)
 	switch {
 	case command == "down" && err != nil:
@@ -72,6 +82,8 @@ func run(ctx context.Context) error {
 			return errors.New("exec needs a host and a command")
 		}
 		return interactive(ctx, lab, args[0], args[1:]...)
+	case "install":
+		return install(ctx, lab, args)
 	case "cut", "mend":
 		if len(args) != 1 {
 			return fmt.Errorf("%s needs a host", command)
@@ -96,6 +108,22 @@ func up(ctx context.Context, name string, args []string) error {
 		return err
 	}
 	fmt.Printf("lab %s is up: %d nodes Ready after %.1f s\n", lab.Name, lab.Nodes, time.Since(start).Seconds())
+	return nil
+}
+
+// install brings the images of the checkout to the nodes first: they may be newer than the lab.
+func install(ctx context.Context, lab *cluster.Lab, values []string) error {
+	if err := lab.LoadImages(ctx); err != nil {
+		return err
+	}
+	c, err := fixture.New(lab)
+	if err != nil {
+		return err
+	}
+	if err := c.Install(ctx, values...); err != nil {
+		return err
+	}
+	fmt.Println("Steelyard is installed")
 	return nil
 }
 

@@ -144,6 +144,23 @@ func (s *supervisor) importImages(ctx context.Context, n node) error {
 	return nil
 }
 
+// LoadImages builds the images from the checkout as it is now and brings them to every node.
+func (l *Lab) LoadImages(ctx context.Context) error {
+	images, err := build.Images(ctx)
+	if err != nil {
+		return err
+	}
+	for i := 1; i <= l.Nodes; i++ {
+		socket := filepath.Join("/run", NodeName(i), "containerd.sock")
+		for _, archive := range images {
+			if _, err := l.Host(NodeName(i)).Run(ctx, "ctr", "--address", socket, "--namespace", "k8s.io", "images", "import", archive); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 func ctr(ctx context.Context, socket string, args ...string) error {
 	cmd := exec.CommandContext(ctx, "ctr", append([]string{"--address", socket, "--namespace", "k8s.io"}, args...)...)
 	if out, err := cmd.CombinedOutput(); err != nil {

@@ -84,14 +84,24 @@ func (h Host) Listen(address string) (l net.Listener, err error) {
 	return l, err
 }
 
-// KillPod sends a signal to the program named comm in the pod, found by the POD_NAME in its environment, and reports
-// how many processes got it.
-func KillPod(pod, comm string, signal syscall.Signal) (int, error) {
+// KillPod sends a signal to the program named comm in a pod.
+func KillPod(pod, comm string, signal syscall.Signal) error {
+	pid, err := PodProcess(pod, comm)
+	if err != nil {
+		return err
+	}
+	if err := syscall.Kill(pid, signal); err != nil {
+		return fmt.Errorf("kill %s of pod %s: %w", comm, pod, err)
+	}
+	return nil
+}
+
+// PodProcess returns the process of the program named comm in a pod, found by the POD_NAME in its environment.
+func PodProcess(pod, comm string) (int, error) {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
 		return 0, err
 	}
-	killed := 0
 	for _, e := range entries {
 		pid, err := strconv.Atoi(e.Name())
 		if err != nil {
@@ -102,16 +112,9 @@ func KillPod(pod, comm string, signal syscall.Signal) (int, error) {
 			continue
 		}
 		environ, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
-		if err != nil || !bytes.Contains(append([]byte{0}, environ...), []byte("\x00POD_NAME="+pod+"\x00")) {
-			continue
+		if err == nil && bytes.Contains(append([]byte{0}, environ...), []byte("\x00POD_NAME="+pod+"\x00")) {
+			return pid, nil
 		}
-		if err := syscall.Kill(pid, signal); err != nil {
-			return killed, fmt.Errorf("kill %s of pod %s: %w", comm, pod, err)
-		}
-		killed++
 	}
-	if killed == 0 {
-		return 0, fmt.Errorf("no process %s with POD_NAME=%s runs", comm, pod)
-	}
-	return killed, nil
+	return 0, fmt.Errorf("no process %s with POD_NAME=%s runs", comm, pod)
 }
