@@ -3,6 +3,7 @@
 package ipam
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 	"sort"
@@ -197,6 +198,20 @@ func (a *Allocator) Release(service types.NamespacedName) bool {
 	a.free(h.leaving)
 	delete(a.services, service)
 	return true
+}
+
+// Holds tells whether the Service has addresses.
+func (a *Allocator) Holds(service types.NamespacedName) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.services[service] != nil
+}
+
+// Services returns the Services that have addresses.
+func (a *Allocator) Services() []types.NamespacedName {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.Collect(maps.Keys(a.services))
 }
 
 // Stats counts the addresses of every pool, by name and with IPv4 first.

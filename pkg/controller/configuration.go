@@ -1,0 +1,179 @@
+package controller
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/steelyard-lb/steelyard/pkg/api/v1beta1"
+	"github.com/steelyard-lb/steelyard/pkg/config"
+	"github.com/steelyard-lb/steelyard/pkg/ipam"
+)
+
+// countersDelay is how long the counters in the pools' statuses may lag behind, so that a burst of Services is few writes.
+const countersDelay = 500 * time.Millisecond
+
+// theConfiguration is the one request of the configuration's controller: every object may matter to every other.
+var theConfiguration = types.NamespacedName{Name: "configuration"}
+
+// configuration reconciles the allocator with the pools, and the statuses of pools and advertisements with the allocator.
+type configuration struct {
+	client    client.Client
+	live      client.Reader
+	allocator *ipam.Allocator
+	class     string
+	log       *slog.Logger
+	now       func() time.Time
+
+	queue    *queue   // of the configuration
+	services *queue   // of the Services
+	waiting  *waiting // Services
+	adopted  chan struct{}
+}
+
+// counted is called when the counters in the pools' statuses may be wrong.
+func (c *configuration) counted() { c.queue.add(theConfiguration, countersDelay) }
+
+func (c *configuration) Reconcile(ctx context.Context, _ reconcile.Request) (reconcile.Result, error) {
+	res, err := c.resources(ctx)
+	if err != nil {
+		return reconcile.Result{}, err
+	}
+	cfg, faults := config.Parse(res)
+	if err := c.apply(ctx, cfg); err != nil {
+		return reconcile.Result{}, err
+	}
+	return reconcile.Result{}, c.writeStatuses(ctx, res, faults)
+}
+
+// resources reads pools and advertisements from the API server: by a cache that lags behind, a pool might seem not to have yet
+// the addresses that Services have from it.
+func (c *configuration) resources(ctx context.Context) (config.Resources, error) {
+	var pools v1beta1.IPAddressPoolList
+	var ads v1beta1.L2AdvertisementList
+	var nodes corev1.NodeList
+	if err := c.live.List(ctx, &pools); err != nil {
+		return config.Resources{}, fmt.Errorf("list IPAddressPools: %w", err)
+	}
+	if err := c.live.List(ctx, &ads); err != nil {
+		return config.Resources{}, fmt.Errorf("list L2Advertisements: %w", err)
+	}
+	if err := c.client.List(ctx, &nodes); err != nil {
+		return config.Resources{}, fmt.Errorf("list Nodes: %w", err)
+	}
+	return config.Resources{Pools: pools.Items, L2Advertisements: ads.Items, Nodes: nodes.Items}, nil
+}
+
+// apply gives the allocator the pools, before anything else the addresses that are in use, and has another look at the Services
+// that the change concerns.
+func (c *configuration) apply(ctx context.Context, cfg *config.Config) error {
+	changed, concerned := c.allocator.SetPools(cfg.Pools)
+	select {
+	case <-c.adopted:
+	default:
+		if err := adopt(ctx, c.live, c.class, c.allocator, c.log); err != nil {
+			return err
+		}
+		// A Service that is deleted before the watch shows it is never seen again, so its address would stay taken.
+		concerned = c.allocator.Services()
+		close(c.adopted)
+	}
+	if changed {
+		c.log.Info("pools changed", "pools", len(cfg.Pools), "services", len(concerned))
+		c.waiting.wake()
+	}
+	for _, name := range concerned {
+		c.services.add(name, 0)
+	}
+	return nil
+}
+
+func (c *configuration) writeStatuses(ctx context.Context, res config.Resources, faults []config.Fault) error {
+	now := metav1.NewTime(c.now())
+	stats := c.allocator.Stats()
+	var errs []error
+	for i := range res.Pools {
+		pool := &res.Pools[i]
+		status := poolStatus(pool, stats, config.Conditions(faults, config.KindIPAddressPool, pool.Name, pool.Generation, now))
+		if !equality.Semantic.DeepEqual(pool.Status, status) {
+			c.logNews(config.KindIPAddressPool, pool.Name, pool.Status.Conditions, status.Conditions)
+			errs = append(errs, c.patch(ctx, pool, status))
+		}
+	}
+	for i := range res.L2Advertisements {
+		ad := &res.L2Advertisements[i]
+		status := *ad.Status.DeepCopy()
+		for _, condition := range config.Conditions(faults, config.KindL2Advertisement, ad.Name, ad.Generation, now) {
+			meta.SetStatusCondition(&status.Conditions, condition)
+		}
+		if !equality.Semantic.DeepEqual(ad.Status, status) {
+			c.logNews(config.KindL2Advertisement, ad.Name, ad.Status.Conditions, status.Conditions)
+			errs = append(errs, c.patch(ctx, ad, status))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// patch writes the whole status: the difference alone would leave out the zeros of a new object, and the schema requires them.
+func (c *configuration) patch(ctx context.Context, object client.Object, status any) error {
+	data, err := json.Marshal(map[string]any{"status": status})
+	if err != nil {
+		return err
+	}
+	name := object.GetName()
+	if err := c.client.Status().Patch(ctx, object, client.RawPatch(types.MergePatchType, data)); client.IgnoreNotFound(err) != nil {
+		return fmt.Errorf("write the status of %T %s: %w", object, name, err)
+	}
+	return nil
+}
+
+// logNews logs the faults that the object did not have before.
+func (c *configuration) logNews(kind, name string, before, after []metav1.Condition) {
+	for _, condition := range after {
+		old := meta.FindStatusCondition(before, condition.Type)
+		if condition.Message != "" && (old == nil || old.Message != condition.Message) {
+			c.log.Warn(condition.Message, "kind", kind, "name", name, "reason", condition.Reason)
+		}
+	}
+}
+
+// poolStatus returns the status that the pool shall have.
+func poolStatus(pool *v1beta1.IPAddressPool, stats []ipam.Stats, conditions []metav1.Condition) v1beta1.IPAddressPoolStatus {
+	status := v1beta1.IPAddressPoolStatus{Conditions: pool.DeepCopy().Status.Conditions}
+	for _, condition := range conditions {
+		meta.SetStatusCondition(&status.Conditions, condition)
+	}
+	for _, s := range stats {
+		switch {
+		case s.Pool != pool.Name:
+		case s.Family == corev1.IPv4Protocol:
+			status.AssignedIPv4, status.AvailableIPv4 = s.InUse, s.Available
+		default:
+			status.AssignedIPv6, status.AvailableIPv6 = s.InUse, s.Available
+		}
+	}
+	return status
+}
+
+// nodeChanged lets pass what the configuration is about: the labels and addresses of a node, not its heartbeat.
+var nodeChanged = predicate.Funcs{
+	UpdateFunc: func(e event.UpdateEvent) bool {
+		before, after := e.ObjectOld.(*corev1.Node), e.ObjectNew.(*corev1.Node)
+		return !maps.Equal(before.Labels, after.Labels) || !slices.Equal(before.Status.Addresses, after.Status.Addresses)
+	},
+}
