@@ -27,7 +27,7 @@ func (arpWire) parse(frame []byte, me identity) (heard, bool) {
 		return heard{}, false
 	}
 	h := heard{sender: toMAC(p.SenderHardwareAddr), source: p.SenderIP}
-	if h.sender == me.mac {
+	if h.sender == me.mac || p.TargetIP.IsUnspecified() && p.Operation == arp.OperationRequest {
 		return heard{}, false
 	}
 	switch {

@@ -60,7 +60,7 @@ func (a *Announcer) conflict(v *vip, l *link, h heard) {
 	}
 	c := Conflict{Addr: v.addr, Interface: l.name, MAC: h.sender.hardware()}
 	a.log.Warn("another host claims an address that this node announces; take the address from that host or out of the pool",
-		"address", c.Addr, "mac", c.MAC, "interface", c.Interface)
+		"address", c.Addr, "mac", c.MAC.String(), "interface", c.Interface)
 	a.announce(turn{vip: v, onlyIndex: l.index})
 	select {
 	case a.conflicts <- c:

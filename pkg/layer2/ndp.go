@@ -38,7 +38,7 @@ func (ndpWire) parse(frame []byte, me identity) (heard, bool) {
 	}
 	source, destination := netip.AddrFrom16([16]byte(ip[8:24])), netip.AddrFrom16([16]byte(ip[24:40]))
 	body := ip[ipv6Header : ipv6Header+length]
-	if body[1] != 0 || !checksumHolds(body, source, destination) {
+	if body[1] != 0 || checksum(body, source, destination) != 0 {
 		return heard{}, false
 	}
 	message, err := ndp.ParseMessage(body)
@@ -124,8 +124,9 @@ func icmpFrame(m ndp.Message, to, from mac, source, destination netip.Addr) []by
 	return ethernetFrame(to, from, unix.ETH_P_IPV6, append(packet, body...))
 }
 
-// checksumHolds verifies the Internet checksum (RFC 1071) of an ICMPv6 message, which a packet socket sees before the kernel does.
-func checksumHolds(body []byte, source, destination netip.Addr) bool {
+// checksum returns the Internet checksum (RFC 1071) of an ICMPv6 message: 0 if the message contains the right one, and the one to put in
+// if it contains 0. A packet socket sees a message before the kernel has verified it.
+func checksum(body []byte, source, destination netip.Addr) uint16 {
 	pseudo := icmp.IPv6PseudoHeader(source.AsSlice(), destination.AsSlice())
 	sum := uint32(len(body))
 	for _, part := range [][]byte{pseudo, body} {
@@ -140,7 +141,7 @@ func checksumHolds(body []byte, source, destination netip.Addr) bool {
 	for sum>>16 != 0 {
 		sum = sum&0xffff + sum>>16
 	}
-	return sum == 0xffff
+	return ^uint16(sum)
 }
 
 func linkLayerAddress(options []ndp.Option, direction ndp.Direction) (mac, bool) {

@@ -103,17 +103,40 @@ func (h *host) down(name string) {
 	h.must(func() error { return netlink.LinkSetDown(l) })
 }
 
+// addAddress gives the interface an address that is usable at once.
 func (h *host) addAddress(name, cidr string) {
+	h.t.Helper()
+	h.addAddressWith(name, cidr, unix.IFA_F_NODAD)
+}
+
+// addAddressWith gives the interface an address; the flags are for IPv6.
+func (h *host) addAddressWith(name, cidr string, flags int) {
 	h.t.Helper()
 	a, err := netlink.ParseAddr(cidr)
 	if err != nil {
 		h.t.Fatal(err)
 	}
 	if a.IP.To4() == nil {
-		a.Flags = unix.IFA_F_NODAD
+		a.Flags = flags
 	}
 	l := h.link(name)
 	h.must(func() error { return netlink.AddrAdd(l, a) })
+}
+
+// flags returns the flags of an address of the interface.
+func (h *host) flags(name string, addr netip.Addr) (flags int) {
+	h.t.Helper()
+	l := h.link(name)
+	h.must(func() error {
+		all, err := netlink.AddrList(l, familyOf(addr))
+		for _, a := range all {
+			if got, _ := netip.AddrFromSlice(a.IP); got.Unmap() == addr {
+				flags = a.Flags
+			}
+		}
+		return err
+	})
+	return flags
 }
 
 // lan is an Ethernet switch.
