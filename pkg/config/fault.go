@@ -67,9 +67,6 @@ func (f Fault) compare(g Fault) int {
 	return cmp.Or(strings.Compare(f.Kind, g.Kind), strings.Compare(f.Name, g.Name))
 }
 
-// maxMessages bounds a condition's message: etcd and the reader both have a limit.
-const maxMessages = 10
-
 // Conditions returns the conditions of one object, one of each type that its kind has. meta.SetStatusCondition merges them into
 // those of its status.
 func Conditions(faults []Fault, kind, name string, generation int64, now metav1.Time) []metav1.Condition {
@@ -102,9 +99,27 @@ func condition(faults []Fault, kind, name string, typ ConditionType, healthy met
 		}
 		messages = append(messages, f.Field+": "+f.Message)
 	}
-	if n := len(messages) - maxMessages; n > 0 {
-		messages = append(messages[:maxMessages], fmt.Sprintf("and %d more", n))
-	}
-	c.Message = strings.Join(messages, "; ")
+	c.Message = abridged(messages, "; ")
 	return c
+}
+
+// abridged joins the texts as far as they fit into something that can be read, and into a condition's message, which the API
+// limits to 32 KiB.
+func abridged(texts []string, separator string) string {
+	const enough = 2000
+	var b strings.Builder
+	for i, text := range texts {
+		if i > 0 {
+			b.WriteString(separator)
+		}
+		if i > 0 && b.Len()+len(text) > enough {
+			fmt.Fprintf(&b, "and %d more", len(texts)-i)
+			break
+		}
+		if len(text) > enough {
+			text = strings.ToValidUTF8(text[:enough], "") + "..."
+		}
+		b.WriteString(text)
+	}
+	return b.String()
 }

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -100,5 +99,5 @@ func join(selectors []labels.Selector) string {
 	for _, s := range selectors {
 		texts = append(texts, s.String())
 	}
-	return strings.Join(texts, " or ")
+	return abridged(texts, " or ")
 }

@@ -170,13 +170,10 @@ func nodeAddressFaults(cfg *Config, nodes []corev1.Node) []Fault {
 	for pool, addresses := range found {
 		slices.Sort(addresses)
 		addresses = slices.Compact(addresses)
-		if n := len(addresses) - maxMessages; n > 0 {
-			addresses = append(addresses[:maxMessages], fmt.Sprintf("%d more", n))
-		}
 		faults = append(faults, Fault{
 			Kind: KindIPAddressPool, Name: pool, Field: "spec.addresses", Type: ConditionNodeAddressInPool,
 			Reason: ReasonNodeAddressInPool, Warning: true,
-			Message: "has the nodes' own addresses " + strings.Join(addresses, ", ") +
+			Message: "has the nodes' own addresses " + abridged(addresses, ", ") +
 				", which a Service must not get: take them out of the pool",
 		})
 	}
