@@ -32,7 +32,7 @@ type Node struct {
 	Live bool
 	// Leaving: its speaker is about to stop.
 	Leaving bool
-	// Interfaces are those that its speaker can use.
+	// Interfaces are those that its speaker can use; nil when it has not told yet.
 	Interfaces []string
 }
 
@@ -54,14 +54,10 @@ func Advertisements(svc Service, pool string, all []*config.L2Advertisement) ([]
 	return ads, ""
 }
 
-// Eligible returns the nodes that may announce the Service's addresses from the pool, sorted by name, or the reason why none may.
-func Eligible(svc Service, pool string, all []*config.L2Advertisement, nodes []Node) ([]Candidate, Reason) {
+// Eligible returns the nodes that may announce the Service under its advertisements, sorted by name, or the reason why none may.
+func Eligible(svc Service, ads []*config.L2Advertisement, nodes []Node) ([]Candidate, Reason) {
 	if len(svc.Serving) == 0 {
 		return nil, NoServingEndpoint
-	}
-	ads, reason := Advertisements(svc, pool, all)
-	if reason != "" {
-		return nil, reason
 	}
 	var candidates []Candidate
 	for i := range nodes {
@@ -95,11 +91,10 @@ func Judge(svc Service, ads []*config.L2Advertisement, n *Node) (Candidate, Reas
 			continue
 		}
 		selected = true
-		if len(ad.Interfaces) == 0 {
-			everywhere = true
-		} else if !slices.ContainsFunc(ad.Interfaces, n.has) {
+		if !n.reaches(ad) {
 			continue
 		}
+		everywhere = everywhere || len(ad.Interfaces) == 0
 		usable = true
 		c.Weight += ad.Weight(n.Labels)
 		c.Interfaces = append(c.Interfaces, ad.Interfaces...)
@@ -120,7 +115,17 @@ func Judge(svc Service, ads []*config.L2Advertisement, n *Node) (Candidate, Reas
 	return c, ""
 }
 
-func (n *Node) has(name string) bool { return slices.Contains(n.Interfaces, name) }
+// reaches tells whether the node has an interface for the advertisement. One that has not told is given the benefit of the doubt: it
+// has just restarted, and what it holds is not to move.
+func (n *Node) reaches(ad *config.L2Advertisement) bool {
+	switch {
+	case n.Interfaces == nil:
+		return true
+	case len(ad.Interfaces) == 0:
+		return len(n.Interfaces) > 0
+	}
+	return slices.ContainsFunc(ad.Interfaces, func(name string) bool { return slices.Contains(n.Interfaces, name) })
+}
 
 // Together merges the candidates of everything that must be announced by one node. Where no node may announce all of it, those
 // that may announce most of it are left.

@@ -112,6 +112,11 @@ func TestEligible(t *testing.T) {
 			svc:   Service{Serving: serving("iris1")},
 			ads:   []*config.L2Advertisement{ad("", "", "eth0"), ad("name=iris1", "")},
 			nodes: both, want: []Candidate{{Node: "iris1"}, {Node: "iris2", Interfaces: []string{"eth0"}}}},
+		"a node without interfaces, and one that has not told": {
+			svc: Service{Serving: serving("iris1")}, ads: []*config.L2Advertisement{ad("", "")},
+			nodes: []Node{
+				node("iris1", func(n *Node) { n.Interfaces = []string{} }), node("iris2", func(n *Node) { n.Interfaces = nil })},
+			want: candidates("iris2")},
 		"weights add up over advertisements": {
 			svc:   Service{Serving: serving("iris1")},
 			ads:   []*config.L2Advertisement{preferring(50, "", "name=iris1"), preferring(60, "", "name=iris1"), preferring(70, "", "name=iris2")},
@@ -126,7 +131,11 @@ func TestEligible(t *testing.T) {
 			nodes: both, want: candidates("iris1", "iris2")},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, reason := Eligible(tc.svc, "pool", tc.ads, tc.nodes)
+			var got []Candidate
+			ads, reason := Advertisements(tc.svc, "pool", tc.ads)
+			if reason == "" {
+				got, reason = Eligible(tc.svc, ads, tc.nodes)
+			}
 			if diff := cmp.Diff(tc.want, got); diff != "" || reason != tc.reason {
 				t.Errorf("reason %q, want %q; candidates (-want +got):\n%s", reason, tc.reason, diff)
 			}

@@ -50,3 +50,15 @@ const (
 	// LowestHash: the others are its equals, and the hash of node and address decided.
 	LowestHash Reason = "LowestHash"
 )
+
+// Why a node begins or stops to announce an address.
+const (
+	// Probed: the address is fresh, and no other machine on the network has it.
+	Probed Reason = "Probed"
+	// Superseded: another speaker has claimed it.
+	Superseded Reason = "Superseded"
+	// NoSuccessor: the node should not announce it any more, and nobody took it over in time.
+	NoSuccessor Reason = "NoSuccessor"
+	// NoService: no Service has it any more.
+	NoService Reason = "NoService"
+)

@@ -1,0 +1,321 @@
+package speaker
+
+import (
+	"log/slog"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/steelyard-lb/steelyard/pkg/announce"
+	"github.com/steelyard-lb/steelyard/pkg/config"
+)
+
+// unit is one address of one Service, with the nodes that may announce it.
+type unit struct {
+	addr       netip.Addr
+	candidates []announce.Candidate
+}
+
+// ballot is a group with its candidates.
+type ballot struct {
+	group
+	units      []unit
+	candidates []announce.Candidate
+}
+
+// may tells whether the node may announce the address, and on which interfaces; nil means all.
+func (b *ballot) may(node string, a netip.Addr) (interfaces []string, ok bool) {
+	all := false
+	for _, u := range b.units {
+		if u.addr != a {
+			continue
+		}
+		for _, c := range u.candidates {
+			if c.Node == node {
+				ok = true
+				all = all || c.Interfaces == nil
+				interfaces = append(interfaces, c.Interfaces...)
+			}
+		}
+	}
+	if all {
+		return nil, ok
+	}
+	slices.Sort(interfaces)
+	return slices.Compact(interfaces), ok
+}
+
+func (b *ballot) has(node string) bool {
+	return slices.ContainsFunc(b.candidates, func(c announce.Candidate) bool { return c.Node == node })
+}
+
+// decide finds out who announces the group, and does this node's part in it.
+func (s *Speaker) decide(g group, now time.Time) {
+	b := s.ballot(g)
+	key := g.addrs[0]
+	for _, a := range g.addrs[1:] {
+		delete(s.awaiting, a)
+	}
+	if len(b.candidates) == 0 {
+		delete(s.awaiting, key)
+		for _, a := range g.addrs {
+			s.withdraw(a, announce.NoEligibleNode)
+		}
+		return
+	}
+	e := announce.Election{Key: key, Candidates: b.candidates, Holder: s.holder(&b), Load: s.load}
+	elected, reason := e.Decide()
+	if elected != s.config.Node {
+		if passed := s.await(&b, e.Holder, elected, now); passed >= 0 {
+			if next, why := e.After(passed).Decide(); next == s.config.Node {
+				elected, reason = next, why
+			}
+		}
+	}
+	if elected == s.config.Node {
+		delete(s.awaiting, key)
+		s.take(&b, reason, now)
+	} else {
+		s.yield(&b, now)
+	}
+}
+
+// ballot finds the candidates for a group, and what about other nodes could change them.
+func (s *Speaker) ballot(g group) ballot {
+	b := ballot{group: g}
+	var parts [][]announce.Candidate
+	choosy, preferring := false, false
+	for _, svc := range g.services {
+		var candidates []announce.Candidate
+		for i, a := range svc.addrs {
+			if i == 0 || svc.pools[i] != svc.pools[i-1] {
+				ads, _ := announce.Advertisements(svc.spec, svc.pools[i], s.inventory.config.L2Advertisements)
+				candidates, _ = announce.Eligible(svc.spec, ads, s.view.nodes)
+				if len(candidates) > 0 {
+					parts = append(parts, candidates)
+				}
+				choosy = choosy || slices.ContainsFunc(ads, isChoosy)
+				preferring = preferring || slices.ContainsFunc(ads, isPreferring)
+			}
+			b.units = append(b.units, unit{a, candidates})
+		}
+	}
+	b.candidates = announce.Together(parts...)
+	complete := len(b.candidates) > 0 && !slices.ContainsFunc(parts, func(part []announce.Candidate) bool {
+		return !slices.ContainsFunc(part, func(c announce.Candidate) bool { return c.Node == b.candidates[0].Node })
+	})
+	for _, svc := range g.services {
+		svc.choosy, svc.restless = choosy, preferring || !complete
+	}
+	return b
+}
+
+func isPreferring(ad *config.L2Advertisement) bool { return len(ad.Preferred) > 0 }
+
+func isChoosy(ad *config.L2Advertisement) bool {
+	return len(ad.Nodes) > 0 || len(ad.Preferred) > 0 || len(ad.Interfaces) > 0
+}
+
+// holder returns the candidate that has the group now, or "".
+func (s *Speaker) holder(b *ballot) string {
+	for _, a := range b.addrs {
+		c := s.replica.get(a)
+		if h := s.held[a]; h != nil && c.Owner != s.config.Node && announce.Regained(h.claim, c) {
+			c.Owner = s.config.Node
+		}
+		if c.Owner != "" && b.has(c.Owner) {
+			return c.Owner
+		}
+	}
+	return ""
+}
+
+func (s *Speaker) load(node string) int { return s.replica.claims.Load(node) + s.expected[node] }
+
+// take has this node announce the group.
+func (s *Speaker) take(b *ballot, reason announce.Reason, now time.Time) {
+	for _, a := range b.addrs {
+		interfaces, ok := b.may(s.config.Node, a)
+		if !ok {
+			s.withdraw(a, announce.NoEligibleNode)
+			continue
+		}
+		h, c := s.held[a], s.replica.get(a)
+		if c.Owner != s.config.Node {
+			if until := s.lost[a].Add(retake); s.view.live[c.Owner] && now.Before(until) {
+				s.at(a, until)
+				continue
+			}
+			h = s.claimFrom(a, h, c, reason)
+		} else if h == nil {
+			h = &hold{claim: c}
+			s.held[a] = h
+			s.unsynced = true
+			s.tell("resuming", a, reason, "")
+		} else if s.view.quorum && !c.Quorum {
+			s.claim(h, c, c.Probing)
+		}
+		if !slices.Equal(h.interfaces, interfaces) || (h.interfaces == nil) != (interfaces == nil) {
+			h.interfaces, s.unsynced = interfaces, true
+		}
+		h.unfit = time.Time{}
+		if h.claim.Probing && !h.probing && !now.Before(h.retry) {
+			h.probing = true
+			s.toProbe = append(s.toProbe, probeOrder{addr: a, interfaces: interfaces, hold: h})
+		}
+	}
+	s.complain(b)
+}
+
+// claimFrom claims the address against another's claim, a released one, or none. A fresh address, and one whose owner had not yet
+// probed it, is probed before it is answered.
+func (s *Speaker) claimFrom(a netip.Addr, h *hold, against announce.Claim, reason announce.Reason) *hold {
+	fresh := against.Owner == "" || against.Probing
+	if h == nil {
+		h = &hold{}
+		s.held[a] = h
+	} else if h.answers() {
+		fresh = false
+	}
+	s.claim(h, against, fresh)
+	s.metrics.taken.WithLabelValues(string(reason)).Inc()
+	if !fresh {
+		s.announceAnew(h)
+		s.tell("taking over", a, reason, against.Owner)
+	}
+	return h
+}
+
+func (s *Speaker) claim(h *hold, against announce.Claim, probing bool) {
+	h.claim = announce.Claim{
+		Addr: against.Addr, Owner: s.config.Node, Epoch: against.Epoch + 1, Quorum: s.view.quorum, Probing: probing,
+	}
+	s.replica.merge(h.claim)
+	s.outbox = append(s.outbox, h.claim)
+}
+
+// announceAnew has the neighbours told that the address is here.
+func (s *Speaker) announceAnew(h *hold) {
+	s.bursts++
+	h.burst, s.unsynced = s.bursts, true
+}
+
+// yield has this node leave the group to the elected one: at once what another live speaker answers for, the rest when it does,
+// or after a while.
+func (s *Speaker) yield(b *ballot, now time.Time) {
+	for _, a := range b.addrs {
+		h := s.held[a]
+		if h == nil {
+			continue
+		}
+		_, fit := b.may(s.config.Node, a)
+		switch c := s.replica.get(a); {
+		case c.Owner != s.config.Node && s.view.live[c.Owner] && !c.Probing:
+			s.lost[a] = now
+			s.withdraw(a, announce.Superseded)
+		case !h.answers():
+			s.withdraw(a, announce.Superseded)
+		case fit && b.has(s.config.Node):
+			h.unfit = time.Time{}
+		case h.unfit.IsZero():
+			h.unfit = now
+			s.at(a, now.Add(handOver))
+		case now.Sub(h.unfit) >= handOver:
+			s.withdraw(a, announce.NoSuccessor)
+		default:
+			s.at(a, h.unfit.Add(handOver))
+		}
+	}
+}
+
+// await keeps an eye on a group that another speaker is to claim and that nobody who may holds. When that takes too long, it returns
+// how many candidates are to be passed over; otherwise -1.
+func (s *Speaker) await(b *ballot, holder, elected string, now time.Time) int {
+	key, missing := b.addrs[0], 0
+	for _, a := range b.addrs {
+		if _, ok := b.may(elected, a); ok && s.replica.get(a).Owner != elected {
+			missing++
+		}
+	}
+	if missing == 0 || holder != "" && holder != elected {
+		delete(s.awaiting, key)
+		return -1
+	}
+	s.expected[elected] += missing
+	since, ok := s.awaiting[key]
+	if !ok {
+		since = now
+		s.awaiting[key] = now
+	}
+	overdue := now.Sub(since) - patience
+	if overdue < 0 {
+		s.at(key, since.Add(patience))
+		return -1
+	}
+	passed := int(overdue / nextInLine)
+	s.at(key, since.Add(patience+time.Duration(passed+1)*nextInLine))
+	return passed
+}
+
+func (s *Speaker) withdraw(a netip.Addr, reason announce.Reason) {
+	h := s.held[a]
+	if h == nil {
+		return
+	}
+	delete(s.held, a)
+	if h.answers() {
+		s.unsynced = true
+		s.metrics.withdrawn.Inc()
+		s.tell("withdrawing", a, reason, s.replica.get(a).Owner)
+	}
+}
+
+// dropOrphans withdraws and releases the addresses that no Service has any more.
+func (s *Speaker) dropOrphans() {
+	for a := range s.orphans {
+		s.withdraw(a, announce.NoService)
+		if c := s.replica.get(a); c.Owner == s.config.Node {
+			s.release(c)
+			s.outbox = append(s.outbox, s.replica.get(a))
+		}
+		delete(s.awaiting, a)
+		delete(s.rivals, a)
+		delete(s.due, a)
+	}
+	clear(s.orphans)
+}
+
+func (s *Speaker) release(c announce.Claim) {
+	s.replica.merge(announce.Claim{Addr: c.Addr, Epoch: c.Epoch + 1, Quorum: s.view.quorum})
+}
+
+// news is something to be logged once it is done.
+type news struct {
+	what   string
+	addr   netip.Addr
+	reason announce.Reason
+	other  string
+}
+
+func (s *Speaker) tell(what string, a netip.Addr, reason announce.Reason, other string) {
+	s.news = append(s.news, news{what, a, reason, other})
+}
+
+// logNews logs each address while they are few; a node's death may move thousands.
+func (s *Speaker) logNews() {
+	const few = 20
+	level := slog.LevelInfo
+	if len(s.news) > few {
+		level = slog.LevelDebug
+		counts := map[string]int{}
+		for _, n := range s.news {
+			counts[n.what]++
+		}
+		s.log.Info("many addresses change at once", "taking over", counts["taking over"], "announcing", counts["announcing"],
+			"resuming", counts["resuming"], "withdrawing", counts["withdrawing"])
+	}
+	for _, n := range s.news {
+		s.log.Log(s.probes.ctx, level, n.what, "address", n.addr, "reason", n.reason, "other", n.other)
+	}
+	s.news = nil
+}

@@ -1,0 +1,145 @@
+package speaker
+
+import (
+	"maps"
+	"net"
+	"slices"
+	"sync"
+
+	"github.com/steelyard-lb/steelyard/pkg/announce"
+	"github.com/steelyard-lb/steelyard/pkg/layer2"
+)
+
+// view is who is there, as of the latest look.
+type view struct {
+	stale  bool
+	quorum bool
+	live   map[string]bool // the live members
+	nodes  []announce.Node // live members with a Node object, sorted by name
+}
+
+func (v *view) node(name string) *announce.Node {
+	i := slices.IndexFunc(v.nodes, func(n announce.Node) bool { return n.Name == name })
+	if i < 0 {
+		return nil
+	}
+	return &v.nodes[i]
+}
+
+func usable(n *announce.Node) bool {
+	return n != nil && n.Live && !n.Leaving && !n.Excluded && !n.NetworkUnavailable
+}
+
+// follow looks who is there, and marks what the difference may change, nothing else: what a node held that is no longer usable, and
+// what a node may take that is now, or that has other labels or interfaces.
+func (s *Speaker) follow() {
+	old := s.view
+	s.view = s.look()
+	s.nodesChanged = false
+
+	gone, come, changed := map[string]bool{}, false, false
+	for i := range old.nodes {
+		before := &old.nodes[i]
+		after := s.view.node(before.Name)
+		if usable(before) && !usable(after) {
+			gone[before.Name] = true
+		}
+		if usable(after) && (!maps.Equal(before.Labels, after.Labels) || !slices.Equal(before.Interfaces, after.Interfaces)) {
+			changed = true
+		}
+	}
+	for i := range s.view.nodes {
+		after := &s.view.nodes[i]
+		come = come || usable(after) && !usable(old.node(after.Name))
+	}
+	for name := range old.live {
+		if !s.view.live[name] {
+			gone[name] = true
+		}
+	}
+	for _, svc := range s.services {
+		if come && svc.restless || changed && svc.choosy {
+			s.dirty[svc.Name] = svc
+		}
+	}
+	if len(gone) > 0 {
+		for c := range s.replica.claims.All() {
+			if gone[c.Owner] {
+				s.touchAddr(c.Addr)
+			}
+		}
+	}
+	for a, h := range s.held {
+		// A claim that lost to another's waits for that other's state of life; one without quorum is raised with it.
+		if s.replica.get(a) != h.claim || s.view.quorum && !h.claim.Quorum {
+			s.touchAddr(a)
+		}
+	}
+	s.metrics.members.Set(float64(len(s.view.live)))
+}
+
+func (s *Speaker) look() view {
+	v := view{quorum: s.members.Quorum(), live: map[string]bool{}}
+	for _, m := range s.members.Members() {
+		v.live[m.Name] = true
+		for _, mac := range m.MACs {
+			s.macs.add(mac)
+		}
+		n := s.nodes[m.Name]
+		if n.Name == "" {
+			continue
+		}
+		node := announce.Node{
+			Name: m.Name, Labels: n.Labels, Excluded: n.Excluded, NetworkUnavailable: n.NetworkUnavailable,
+			Live: true, Leaving: m.Leaving, Interfaces: m.Interfaces,
+		}
+		switch {
+		case m.Name == s.config.Node:
+			node.Leaving = s.leaving
+			node.Interfaces = []string{}
+			for _, i := range s.config.Layer2.Interfaces() {
+				node.Interfaces = append(node.Interfaces, i.Name)
+			}
+		case len(m.MACs) > 0 && node.Interfaces == nil:
+			// It has told about itself, and it has no interface. Without MACs it has yet to tell.
+			node.Interfaces = []string{}
+		}
+		v.nodes = append(v.nodes, node)
+	}
+	return v
+}
+
+// macs are the MAC addresses of all speakers that are or were members: what answers from one of them is no stranger.
+type macs struct {
+	mu  sync.RWMutex
+	all map[string]bool
+	// mine are this node's, also of interfaces that are away now: members tell by them a speaker without interfaces from one
+	// that has not told about itself.
+	mine []net.HardwareAddr
+}
+
+func (m *macs) add(mac net.HardwareAddr) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.all == nil {
+		m.all = map[string]bool{}
+	}
+	m.all[string(mac)] = true
+}
+
+func (m *macs) known(mac net.HardwareAddr) bool {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.all[string(mac)]
+}
+
+func (m *macs) own(interfaces []layer2.Interface) []net.HardwareAddr {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, i := range interfaces {
+		if !slices.ContainsFunc(m.mine, func(mac net.HardwareAddr) bool { return slices.Equal(mac, i.MAC) }) {
+			m.mine = append(m.mine, i.MAC)
+		}
+	}
+	return m.mine
+}

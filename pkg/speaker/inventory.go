@@ -1,0 +1,309 @@
+package speaker
+
+import (
+	"maps"
+	"net/netip"
+	"slices"
+	"sync"
+
+	"k8s.io/apimachinery/pkg/labels"
+
+	"github.com/steelyard-lb/steelyard/pkg/announce"
+	"github.com/steelyard-lb/steelyard/pkg/config"
+)
+
+// Service is what the speaker wants to know of a Service of type LoadBalancer and of our class.
+type Service struct {
+	Name   string // namespace/name
+	Labels labels.Set
+	Shared bool // it allows others to share its address
+	Local  bool // externalTrafficPolicy is Local
+	// Addrs are those in status.loadBalancer.ingress.
+	Addrs []netip.Addr
+	// Complaint is the message of its condition steelyard.io/Announced when that is False.
+	Complaint string
+}
+
+// Endpoints is what the speaker wants to know of an EndpointSlice.
+type Endpoints struct {
+	Service string   // namespace/name
+	Serving []string // nodes with an endpoint that serves, sorted; "" for endpoints without a node
+}
+
+// Node is what the speaker wants to know of a Node.
+type Node struct {
+	Name               string
+	Labels             labels.Set
+	Excluded           bool
+	NetworkUnavailable bool
+}
+
+// inventory is the speaker's picture of the API's objects, and what in it waits to be looked at. It is safe for concurrent use; what
+// the loop reads, it reads with the lock held.
+type inventory struct {
+	wake func()
+
+	mu       sync.Mutex
+	config   *config.Config
+	services map[string]*service
+	byAddr   map[netip.Addr]map[string]*service
+	nodes    map[string]Node
+	slices   map[string]Endpoints       // by namespace/name of the slice
+	ofSvc    map[string]map[string]bool // the names of a Service's slices
+
+	dirty        map[string]*service     // to be decided anew
+	orphans      map[netip.Addr]struct{} // lost their last Service
+	nodesChanged bool
+}
+
+// service is a Service with what follows from the rest of the inventory.
+type service struct {
+	Service
+	spec announce.Service
+	// addrs are those that a pool owns, sorted, and pools the names of their pools.
+	addrs []netip.Addr
+	pools []string
+
+	// What another node could change, as of the latest decision. restless: a node that becomes usable. choosy: a node that gets other
+	// labels or interfaces.
+	restless, choosy bool
+}
+
+func newInventory(wake func()) *inventory {
+	return &inventory{
+		wake:     wake,
+		config:   &config.Config{},
+		services: map[string]*service{},
+		byAddr:   map[netip.Addr]map[string]*service{},
+		nodes:    map[string]Node{},
+		slices:   map[string]Endpoints{},
+		ofSvc:    map[string]map[string]bool{},
+		dirty:    map[string]*service{},
+		orphans:  map[netip.Addr]struct{}{},
+	}
+}
+
+// SetService takes a Service that is new or has changed.
+func (v *inventory) SetService(s Service) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	svc := v.services[s.Name]
+	if svc == nil {
+		svc = &service{}
+		v.services[s.Name] = svc
+	} else if svc.Service.equal(s) {
+		return
+	}
+	svc.Service = s
+	svc.spec = announce.Service{Labels: s.Labels, Shared: s.Shared, Local: s.Local, Serving: v.serving(s.Name)}
+	v.index(svc)
+	v.touch(svc)
+}
+
+// DeleteService forgets a Service that is gone, or is no longer ours to announce.
+func (v *inventory) DeleteService(name string) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	svc := v.services[name]
+	if svc == nil {
+		return
+	}
+	svc.Addrs = nil
+	v.index(svc)
+	delete(v.services, name)
+	delete(v.dirty, name)
+	v.wake()
+}
+
+// SetEndpoints takes an EndpointSlice that is new or has changed.
+func (v *inventory) SetEndpoints(slice string, e Endpoints) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if old, ok := v.slices[slice]; ok {
+		if old.Service == e.Service && slices.Equal(old.Serving, e.Serving) {
+			return
+		}
+		v.dropSlice(slice)
+	}
+	v.slices[slice] = e
+	if v.ofSvc[e.Service] == nil {
+		v.ofSvc[e.Service] = map[string]bool{}
+	}
+	v.ofSvc[e.Service][slice] = true
+	v.servingChanged(e.Service)
+}
+
+// DeleteEndpoints forgets an EndpointSlice.
+func (v *inventory) DeleteEndpoints(slice string) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.dropSlice(slice)
+}
+
+// SetNode takes a Node that is new or has changed.
+func (v *inventory) SetNode(n Node) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if old, ok := v.nodes[n.Name]; ok && old.Excluded == n.Excluded && old.NetworkUnavailable == n.NetworkUnavailable &&
+		maps.Equal(old.Labels, n.Labels) {
+		return
+	}
+	v.nodes[n.Name] = n
+	v.nodesChanged = true
+	v.wake()
+}
+
+// DeleteNode forgets a Node.
+func (v *inventory) DeleteNode(name string) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	delete(v.nodes, name)
+	v.nodesChanged = true
+	v.wake()
+}
+
+// SetConfig takes a changed configuration.
+func (v *inventory) SetConfig(c *config.Config) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.config = c
+	for _, svc := range v.services {
+		v.index(svc)
+		v.touch(svc)
+	}
+	v.wake()
+}
+
+func (v *inventory) dropSlice(slice string) {
+	e, ok := v.slices[slice]
+	if !ok {
+		return
+	}
+	delete(v.slices, slice)
+	delete(v.ofSvc[e.Service], slice)
+	if len(v.ofSvc[e.Service]) == 0 {
+		delete(v.ofSvc, e.Service)
+	}
+	v.servingChanged(e.Service)
+}
+
+func (v *inventory) servingChanged(name string) {
+	svc := v.services[name]
+	if svc == nil {
+		return
+	}
+	if serving := v.serving(name); !maps.Equal(serving, svc.spec.Serving) {
+		svc.spec.Serving = serving
+		v.touch(svc)
+	}
+}
+
+func (v *inventory) serving(name string) map[string]bool {
+	var serving map[string]bool
+	for slice := range v.ofSvc[name] {
+		for _, node := range v.slices[slice].Serving {
+			if serving == nil {
+				serving = map[string]bool{}
+			}
+			serving[node] = true
+		}
+	}
+	return serving
+}
+
+// index brings svc.addrs and byAddr up to date.
+func (v *inventory) index(svc *service) {
+	old := svc.addrs
+	svc.addrs, svc.pools = nil, nil
+	addrs := slices.Clone(svc.Addrs)
+	slices.SortFunc(addrs, netip.Addr.Compare)
+	for _, a := range slices.Compact(addrs) {
+		if pool := v.config.PoolOf(a); pool != nil {
+			svc.addrs, svc.pools = append(svc.addrs, a), append(svc.pools, pool.Name)
+		}
+	}
+	for _, a := range old {
+		if slices.Contains(svc.addrs, a) {
+			continue
+		}
+		delete(v.byAddr[a], svc.Name)
+		for _, sharer := range v.byAddr[a] {
+			v.touch(sharer)
+		}
+		if len(v.byAddr[a]) == 0 {
+			delete(v.byAddr, a)
+			v.orphans[a] = struct{}{}
+		}
+	}
+	for _, a := range svc.addrs {
+		if v.byAddr[a] == nil {
+			v.byAddr[a] = map[string]*service{}
+			delete(v.orphans, a)
+		}
+		v.byAddr[a][svc.Name] = svc
+	}
+}
+
+func (v *inventory) touch(svc *service) {
+	v.dirty[svc.Name] = svc
+	v.wake()
+}
+
+// touchAddr has everything that uses the address looked at.
+func (v *inventory) touchAddr(a netip.Addr) {
+	if len(v.byAddr[a]) == 0 {
+		v.orphans[a] = struct{}{}
+	}
+	for _, svc := range v.byAddr[a] {
+		v.dirty[svc.Name] = svc
+	}
+}
+
+// group is what one node has to announce as a whole: Services that share addresses, directly or through others, and all their
+// addresses, sorted.
+type group struct {
+	services []*service
+	addrs    []netip.Addr
+}
+
+// takeDirty returns the groups to be decided, ordered by their first address, so that speakers that decide on many do it in one order.
+func (v *inventory) takeDirty() []group {
+	var groups []group
+	seen := map[string]bool{}
+	for name, svc := range v.dirty {
+		if !seen[name] {
+			if g := v.groupOf(svc, seen); len(g.addrs) > 0 {
+				groups = append(groups, g)
+			}
+		}
+	}
+	clear(v.dirty)
+	slices.SortFunc(groups, func(a, b group) int { return a.addrs[0].Compare(b.addrs[0]) })
+	return groups
+}
+
+func (v *inventory) groupOf(first *service, seen map[string]bool) group {
+	seen[first.Name] = true
+	g := group{services: []*service{first}}
+	for i := 0; i < len(g.services); i++ {
+		for _, a := range g.services[i].addrs {
+			if slices.Contains(g.addrs, a) {
+				continue
+			}
+			g.addrs = append(g.addrs, a)
+			for name, sharer := range v.byAddr[a] {
+				if !seen[name] {
+					seen[name] = true
+					g.services = append(g.services, sharer)
+				}
+			}
+		}
+	}
+	slices.SortFunc(g.addrs, netip.Addr.Compare)
+	return g
+}
+
+func (s Service) equal(o Service) bool {
+	return s.Shared == o.Shared && s.Local == o.Local && s.Complaint == o.Complaint &&
+		maps.Equal(s.Labels, o.Labels) && slices.Equal(s.Addrs, o.Addrs)
+}

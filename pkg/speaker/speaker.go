@@ -1,0 +1,373 @@
+// Package speaker is the speaker's reconciler: it watches the API and the other speakers, decides with package announce which addresses
+// this node is to announce, and has package layer2 do it.
+package speaker
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/steelyard-lb/steelyard/pkg/announce"
+	"github.com/steelyard-lb/steelyard/pkg/layer2"
+	"github.com/steelyard-lb/steelyard/pkg/membership"
+)
+
+const (
+	// handOver is how long a speaker answers for an address that it should not announce any more, for want of a successor.
+	handOver = 5 * time.Second
+	// patience is how long the elected speaker may take to claim an address before the others elect by hash alone, and nextInLine
+	// after which each further candidate is passed over: the elected one may not see the Service, for want of a connection to the
+	// API server.
+	patience   = 500 * time.Millisecond
+	nextInLine = time.Second
+	// retake is how long a speaker does not take back an address that another live one took. It damps a quarrel between speakers that
+	// see different configurations.
+	retake = 2 * time.Second
+	// reprobe is how long an address waits that a stranger has.
+	reprobe = 30 * time.Second
+	// rivalry is how long a losing claim is remembered whose owner is not a live member yet, as when a partition heals.
+	rivalry = 5 * time.Second
+	// lateStart is how long a starting speaker is given before the others take its addresses.
+	lateStart = 5 * time.Second
+	// housekeeping is the time between looks at what no event announces.
+	housekeeping = time.Minute
+)
+
+// Members is what the speaker needs of the other speakers; membership.List is one.
+type Members interface {
+	Members() []membership.Member
+	Changed() <-chan struct{}
+	Settled() <-chan struct{}
+	Quorum() bool
+	Broadcast([]byte)
+	Update(leaving bool, macs []net.HardwareAddr, interfaces []string)
+	Leave(context.Context) error
+}
+
+// Layer2 is what the speaker needs of the network; layer2.Announcer is one.
+type Layer2 interface {
+	Sync([]layer2.Announcement) []layer2.Status
+	Probe(ctx context.Context, addr netip.Addr, interfaces []string, ours func(net.HardwareAddr) bool) (*layer2.Conflict, error)
+	Interfaces() []layer2.Interface
+	Changed() <-chan struct{}
+	Conflicts() <-chan layer2.Conflict
+}
+
+// Reporter tells users about Services. Its methods do not wait for the API.
+type Reporter interface {
+	// Complain sets the Service's condition steelyard.io/Announced to False with this reason and message, and makes an Event of it.
+	Complain(service string, reason announce.Reason, message string)
+	// Withdraw takes the condition back.
+	Withdraw(service string)
+	// Warn makes an Event.
+	Warn(service string, reason announce.Reason, message string)
+}
+
+// Config is what a Speaker needs.
+type Config struct {
+	Node       string
+	Layer2     Layer2
+	Reporter   Reporter
+	Synced     <-chan struct{} // closed once the inventory holds all objects of the API
+	Log        *slog.Logger
+	Registerer prometheus.Registerer
+}
+
+// Speaker decides what this node announces.
+type Speaker struct {
+	*inventory
+	config  Config
+	log     *slog.Logger
+	metrics *metrics
+	replica *replica
+	members Members
+	woken   chan struct{}
+	macs    macs
+	probes  *probes
+
+	// The rest belongs to the loop; metrics read it with the inventory's lock.
+	active    bool // it knows enough to decide
+	leaving   bool
+	late      bool // it has told the others that it is not ready
+	started   time.Time
+	view      view
+	held      map[netip.Addr]*hold
+	bursts    uint64
+	awaiting  map[netip.Addr]time.Time // groups whose elected speaker has yet to claim them, by their first address; since when
+	rivals    map[netip.Addr]rival     // addresses that another speaker claims too
+	lost      map[netip.Addr]time.Time // addresses that another speaker took lately
+	due       map[netip.Addr]time.Time // when to look at an address again
+	expected  map[string]int           // addresses that the others are about to claim, in the present pass
+	outbox    []announce.Claim         // to be broadcast
+	unsynced  bool                     // layer 2 has to be told
+	news      []news                   // to be logged
+	toProbe   []probeOrder             // to be started
+	faults    map[netip.Addr]string    // what layer 2 complained about last
+	nextSweep time.Time
+}
+
+// hold is an address that this speaker answers for, or probes in order to.
+type hold struct {
+	claim      announce.Claim // this speaker's latest
+	interfaces []string
+	burst      uint64
+	// conflict is the stranger that answered for the address.
+	conflict *layer2.Conflict
+	// probing: a probe is under way; after one that gave no clearance, the next is not to start before retry.
+	probing bool
+	retry   time.Time
+	// unfit is since when this node should not announce it; zero while it should.
+	unfit time.Time
+}
+
+func (h *hold) answers() bool { return !h.claim.Probing }
+
+type rival struct {
+	name  string
+	until time.Time
+}
+
+// New returns a Speaker that does nothing until it is run; it takes objects of the API and, by Replica, claims before that.
+func New(c Config) *Speaker {
+	s := &Speaker{
+		config:   c,
+		log:      c.Log,
+		woken:    make(chan struct{}, 1),
+		held:     map[netip.Addr]*hold{},
+		awaiting: map[netip.Addr]time.Time{},
+		rivals:   map[netip.Addr]rival{},
+		lost:     map[netip.Addr]time.Time{},
+		due:      map[netip.Addr]time.Time{},
+		expected: map[string]int{},
+		faults:   map[netip.Addr]string{},
+	}
+	s.inventory = newInventory(s.wakeUp)
+	s.replica = &replica{wake: s.wakeUp, claims: announce.NewClaims()}
+	s.probes = newProbes(c.Layer2, s.macs.known, s.wakeUp)
+	s.metrics = newMetrics(s, c.Registerer)
+	return s
+}
+
+// Replica returns the state to be shared by membership.
+func (s *Speaker) Replica() membership.Replica { return s.replica }
+
+// Ours tells whether the MAC address belongs to a speaker that is or was a member.
+func (s *Speaker) Ours(mac net.HardwareAddr) bool { return s.macs.known(mac) }
+
+func (s *Speaker) wakeUp() {
+	select {
+	case s.woken <- struct{}{}:
+	default:
+	}
+}
+
+// Run announces until ctx is done, hands everything over, and leaves the members.
+func (s *Speaker) Run(ctx context.Context, members Members) error {
+	probing, stopProbing := context.WithCancel(context.Background())
+	defer stopProbing()
+	s.probes.ctx = probing
+	s.members, s.started = members, time.Now()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	stop, synced, settled := ctx.Done(), s.config.Synced, members.Settled()
+	var deadline time.Time
+
+	s.introduce()
+	for {
+		timer.Reset(time.Until(s.pass(time.Now())))
+		if s.leaving && (len(s.held) == 0 || !time.Now().Before(deadline)) {
+			break
+		}
+		select {
+		case <-stop:
+			s.log.Info("leaving: the others take over", "addresses", len(s.held))
+			s.leaving, deadline, stop = true, time.Now().Add(handOver), nil
+			s.view.stale = true
+			s.introduce()
+		case <-synced:
+			synced = nil
+		case <-settled:
+			settled = nil
+		case <-s.woken:
+		case <-members.Changed():
+			s.view.stale = true
+		case <-s.config.Layer2.Changed():
+			s.view.stale, s.unsynced = true, true
+			s.introduce()
+		case c := <-s.config.Layer2.Conflicts():
+			s.contested(c)
+		case <-timer.C:
+		}
+		if !s.active && synced == nil && settled == nil {
+			s.activate()
+		}
+	}
+	s.config.Layer2.Sync(nil)
+	return members.Leave(context.Background())
+}
+
+// activate begins to decide: the objects of the API are known, and so is what the other speakers hold.
+func (s *Speaker) activate() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.active, s.view.stale = true, true
+	for _, svc := range s.services {
+		s.dirty[svc.Name] = svc
+	}
+	for c := range s.replica.claims.All() {
+		if c.Owner == s.config.Node {
+			s.touchAddr(c.Addr)
+		}
+	}
+	s.nextSweep = time.Now().Add(housekeeping)
+	s.log.Info("ready to announce", "services", len(s.services), "claims", s.replica.claims.Len(),
+		"members", len(s.members.Members()), "after", time.Since(s.started).Round(time.Millisecond))
+	s.introduce()
+}
+
+// Active tells whether the speaker has begun to decide.
+func (s *Speaker) Active() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.active
+}
+
+// introduce tells the other speakers about this one. A starting speaker that does not get ready counts as leaving.
+func (s *Speaker) introduce() {
+	var names []string
+	for _, i := range s.config.Layer2.Interfaces() {
+		names = append(names, i.Name)
+		s.macs.add(i.MAC)
+	}
+	s.members.Update(s.leaving || s.late && !s.active, s.macs.own(s.config.Layer2.Interfaces()), names)
+}
+
+// pass does all that is to be done now, and returns when to come back.
+func (s *Speaker) pass(now time.Time) time.Time {
+	s.mu.Lock()
+	s.mergeInbox(now)
+	s.sweep(now)
+	if !s.active {
+		s.mu.Unlock()
+		return s.notReady(now)
+	}
+	if s.view.stale || s.nodesChanged {
+		s.follow()
+	}
+	for a, t := range s.due {
+		if !t.After(now) {
+			delete(s.due, a)
+			s.touchAddr(a)
+		}
+	}
+	for a := range s.awaiting {
+		s.touchAddr(a)
+	}
+	s.takeProbes(now)
+	clear(s.expected)
+	for _, g := range s.takeDirty() {
+		s.decide(g, now)
+	}
+	s.dropOrphans()
+	s.meetRivals(now)
+	announcements := s.announcements()
+	next := s.nextTime(now)
+	s.mu.Unlock()
+
+	s.apply(announcements)
+	return next
+}
+
+// notReady returns when a speaker that has not become active has to say so.
+func (s *Speaker) notReady(now time.Time) time.Time {
+	at := s.started.Add(lateStart)
+	if now.Before(at) {
+		return at
+	}
+	if !s.late {
+		s.late = true
+		s.log.Warn("not ready to announce yet: waiting for the API server or the other speakers; they take this node's addresses meanwhile")
+		s.introduce()
+	}
+	return now.Add(housekeeping)
+}
+
+// apply makes the world agree with what was decided: first the network, then the others, so that a predecessor that withdraws on our
+// claim does it after neighbours have heard of us.
+func (s *Speaker) apply(announcements []layer2.Announcement) {
+	if s.unsynced {
+		s.unsynced = false
+		s.noteFaults(s.config.Layer2.Sync(announcements))
+	}
+	for _, m := range announce.Messages(s.outbox, membership.MaxBroadcast) {
+		s.members.Broadcast(m)
+	}
+	s.outbox = nil
+	for _, order := range s.toProbe {
+		s.probes.start(order)
+	}
+	s.toProbe = nil
+	s.logNews()
+}
+
+// announcements returns what layer 2 is to answer for, when that has changed.
+func (s *Speaker) announcements() []layer2.Announcement {
+	if !s.unsynced {
+		return nil
+	}
+	var all []layer2.Announcement
+	for a, h := range s.held {
+		if h.answers() {
+			all = append(all, layer2.Announcement{Addr: a, Interfaces: h.interfaces, Burst: h.burst})
+		}
+	}
+	slices.SortFunc(all, func(x, y layer2.Announcement) int { return x.Addr.Compare(y.Addr) })
+	return all
+}
+
+func (s *Speaker) noteFaults(statuses []layer2.Status) {
+	seen := make(map[netip.Addr]string, len(s.faults))
+	for _, st := range statuses {
+		if st.Err == nil {
+			continue
+		}
+		seen[st.Addr] = st.Err.Error()
+		if s.faults[st.Addr] != seen[st.Addr] {
+			s.log.Warn("address is not answered on every interface that it should be", "address", st.Addr, "answered on", st.Interfaces, "error", st.Err)
+		}
+	}
+	s.faults = seen
+}
+
+func (s *Speaker) nextTime(now time.Time) time.Time {
+	next := s.nextSweep
+	for _, t := range s.due {
+		if t.Before(next) {
+			next = t
+		}
+	}
+	for _, r := range s.rivals {
+		if r.until.Before(next) {
+			next = r.until
+		}
+	}
+	if next.Before(now) {
+		return now
+	}
+	return next
+}
+
+// at has the address looked at again at that time or before.
+func (s *Speaker) at(a netip.Addr, t time.Time) {
+	if old, ok := s.due[a]; !ok || t.Before(old) {
+		s.due[a] = t
+	}
+}
+
+var _ Members = (*membership.List)(nil)
+var _ Layer2 = (*layer2.Announcer)(nil)
