@@ -158,7 +158,7 @@ func TestParse(t *testing.T) {
 			resources: `pool a 1 {addresses: [192.0.2.0/24, "2001:db8::/64"]}` + "\n" +
 				"node n1 - 192.0.2.11 192.0.2.11 2001:db8::11 n1.example\nnode n2 - 192.0.2.12\nnode n3 - 198.51.100.1",
 			want:   []string{"pool a [192.0.2.0-192.0.2.255 2001:db8::-2001:db8::ffff:ffff:ffff:ffff]"},
-			faults: []string{"a spec.addresses NodeAddressInPool: 192.0.2.11 (node n1), 192.0.2.12 (node n2), 2001:db8::11 (node n1)"},
+			faults: []string{"a spec.addresses NodeAddressInPool: own addresses 192.0.2.11 (node n1), 192.0.2.12 (node n2), 2001:db8::11 (node n1)"},
 		},
 		{
 			name: "pools by name and by label, each once",
