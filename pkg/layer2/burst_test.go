@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -15,17 +16,26 @@ import (
 // recorder takes the place of the network.
 type recorder struct {
 	begin time.Time
+	mu    sync.Mutex
 	log   []string
 	// outdated holds the addresses whose turns are no longer wanted.
 	outdated map[netip.Addr]bool
 }
 
 func (r *recorder) announce(t turn) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	if r.outdated[t.vip.addr] {
 		return false
 	}
 	r.log = append(r.log, fmt.Sprintf("%v %s", time.Since(r.begin), t.vip.addr))
 	return true
+}
+
+func (r *recorder) withdraw(v *vip) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.outdated[v.addr] = true
 }
 
 func TestBursts(t *testing.T) {
@@ -43,7 +53,7 @@ func TestBursts(t *testing.T) {
 		{"withdrawn in the middle", 0, func(s *bursts, r *recorder) {
 			s.start(turn{vip: a})
 			time.Sleep(300 * time.Millisecond)
-			r.outdated[a.addr] = true
+			r.withdraw(a)
 		}, []string{"0s 192.0.2.1", "100ms 192.0.2.1"}},
 		{"two bursts interleave", 0, func(s *bursts, _ *recorder) {
 			s.start(turn{vip: a})
@@ -54,7 +64,7 @@ func TestBursts(t *testing.T) {
 		{"periodic", 2 * time.Second, func(s *bursts, r *recorder) {
 			s.repeat(turn{vip: a})
 			time.Sleep(5 * time.Second)
-			r.outdated[a.addr] = true
+			r.withdraw(a)
 		}, []string{"2s 192.0.2.1", "4s 192.0.2.1"}},
 		{"periodic switched off", 0, func(s *bursts, _ *recorder) {
 			s.repeat(turn{vip: a})

@@ -36,6 +36,7 @@ func await[T any](t *testing.T, what string, c <-chan T) T {
 }
 
 func TestProbe(t *testing.T) {
+	t.Parallel()
 	first, second := newLAN(t), newLAN(t)
 	node := newNode(t, first, "node")
 	second.plug(node, "eth1")
@@ -62,6 +63,7 @@ func TestProbe(t *testing.T) {
 		{"announced by this node, IPv6", fence6, nil, nil, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			got, err := a.Probe(t.Context(), c.addr, c.interfaces, c.ours)
 			if err != nil {
 				t.Fatal(err)
@@ -109,6 +111,7 @@ func TestProbe(t *testing.T) {
 }
 
 func TestProbesForTheSameAddress(t *testing.T) {
+	t.Parallel()
 	n := newLAN(t)
 	nodes := []*host{newNode(t, n, "node1"), newNode(t, n, "node2")}
 	var announcers []*Announcer
@@ -149,6 +152,7 @@ func TestProbesForTheSameAddress(t *testing.T) {
 }
 
 func TestConflictAfterTheClaim(t *testing.T) {
+	t.Parallel()
 	n := newLAN(t)
 	node, peer, stranger := newNode(t, n, "node"), newNode(t, n, "peer"), newNode(t, n, "stranger")
 	a, _ := node.announcer(Config{Ours: ours(peer)})
@@ -195,6 +199,7 @@ func TestConflictAfterTheClaim(t *testing.T) {
 }
 
 func TestKernelRefusesAnAddressThatIsAnnounced(t *testing.T) {
+	t.Parallel()
 	n := newLAN(t)
 	node, other := newNode(t, n, "node"), newNode(t, n, "other")
 	a, _ := node.announcer(Config{})

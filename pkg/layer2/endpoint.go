@@ -35,10 +35,11 @@ const receiveBuffer = 1 << 20
 // sendTimeout bounds how long an interface that takes no packets can hold up the others.
 const sendTimeout = 20 * time.Millisecond
 
-func openEndpoint(l link, family int, watched span) (*endpoint, error) {
+// openEndpoint returns an endpoint that receives no ARP packets before setSpan.
+func openEndpoint(l link, family int) (*endpoint, error) {
 	e := &endpoint{}
 	e.link.Store(&l)
-	protocol, filter := unix.ETH_P_ARP, arpFilter(watched)
+	protocol, filter := unix.ETH_P_ARP, arpFilter(span{})
 	e.wire = arpWire{}
 	if family == unix.AF_INET6 {
 		protocol, filter = unix.ETH_P_IPV6, ndpFilter()

@@ -27,6 +27,7 @@ func listed(t *testing.T, a *Announcer, names ...string) {
 }
 
 func TestInterfaceAppearsLater(t *testing.T) {
+	t.Parallel()
 	n := newLAN(t)
 	client, node := newClient(t, n), newHost(t, "node")
 	a, _ := node.announcer(Config{})
@@ -56,6 +57,7 @@ func TestInterfaceAppearsLater(t *testing.T) {
 }
 
 func TestInterfaceComesAndGoes(t *testing.T) {
+	t.Parallel()
 	n := newLAN(t)
 	client, node := newClient(t, n), newNode(t, n, "node")
 	a, _ := node.announcer(Config{})
@@ -134,6 +136,7 @@ func TestInterfaceComesAndGoes(t *testing.T) {
 }
 
 func TestCableCut(t *testing.T) {
+	t.Parallel()
 	n := newLAN(t)
 	node := newHost(t, "node")
 	port := n.plug(node, "eth0")
@@ -155,6 +158,7 @@ func TestCableCut(t *testing.T) {
 }
 
 func TestLinkLocalAddressIsAwaited(t *testing.T) {
+	t.Parallel()
 	n := newLAN(t)
 	client, node := newClient(t, n), newHost(t, "node")
 	node.sysctl("net/ipv6/conf/default/addr_gen_mode", "1") // no link-local address by itself
@@ -183,6 +187,7 @@ func TestLinkLocalAddressIsAwaited(t *testing.T) {
 }
 
 func TestBrokenSocketHarmsOnlyItself(t *testing.T) {
+	t.Parallel()
 	first, second := newLAN(t), newLAN(t)
 	node := newNode(t, first, "node")
 	second.plug(node, "eth1")

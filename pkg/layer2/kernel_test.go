@@ -35,6 +35,7 @@ func quietly(addrs ...netip.Addr) (all []Announcement) {
 }
 
 func TestKernelResolvesTheAddress(t *testing.T) {
+	t.Parallel()
 	n := newLAN(t)
 	client, node := newClient(t, n), newNode(t, n, "node")
 	a, _ := node.announcer(Config{})
@@ -45,6 +46,7 @@ func TestKernelResolvesTheAddress(t *testing.T) {
 }
 
 func TestKernelVerifiesTheAddressByUnicast(t *testing.T) {
+	t.Parallel()
 	n := newLAN(t)
 	client, node := newClient(t, n), newNode(t, n, "node")
 	a, _ := node.announcer(Config{})
@@ -72,6 +74,7 @@ func TestKernelVerifiesTheAddressByUnicast(t *testing.T) {
 }
 
 func TestSolicitations(t *testing.T) {
+	t.Parallel()
 	n := newLAN(t)
 	client, node := newClient(t, n), newNode(t, n, "node")
 	a, _ := node.announcer(Config{})
@@ -119,6 +122,7 @@ func TestSolicitations(t *testing.T) {
 }
 
 func TestWhatIsNotAnswered(t *testing.T) {
+	t.Parallel()
 	n := newLAN(t)
 	client, node := newClient(t, n), newNode(t, n, "node")
 	a, _ := node.announcer(Config{})
@@ -154,6 +158,7 @@ func TestWhatIsNotAnswered(t *testing.T) {
 }
 
 func TestSelectedInterfaces(t *testing.T) {
+	t.Parallel()
 	first, second := newLAN(t), newLAN(t)
 	node := newNode(t, first, "node")
 	second.plug(node, "eth1")
@@ -185,8 +190,16 @@ func TestSelectedInterfaces(t *testing.T) {
 			}
 			for name, tap := range clients {
 				for addr, fence := range map[netip.Addr]netip.Addr{vip4: fence4, vip6: fence6} {
-					if answered := tap.answered(addr, fence); answered != slices.Contains(c.want, name) {
+					got := tap.answers(tap.ask(addr), addr, fence)
+					// Those to all are announcements on an interface that was gained.
+					answered := slices.ContainsFunc(got, func(frame []byte) bool { return mac(frame[0:6]) == tap.mac })
+					if answered != slices.Contains(c.want, name) {
 						t.Errorf("%s answered on %s: %v", addr, name, answered)
+					}
+					for _, frame := range got {
+						if from := mac(frame[6:12]).String(); from != node.mac(name) {
+							t.Errorf("%s answered on %s with the MAC address %s", addr, name, from)
+						}
 					}
 				}
 			}
@@ -195,6 +208,7 @@ func TestSelectedInterfaces(t *testing.T) {
 }
 
 func TestNobodyElseWakesTheSockets(t *testing.T) {
+	t.Parallel()
 	n := newLAN(t)
 	client, node := newClient(t, n), newNode(t, n, "node")
 	a, _ := node.announcer(Config{})
@@ -226,6 +240,7 @@ func TestNobodyElseWakesTheSockets(t *testing.T) {
 }
 
 func TestMoreGroupsThanOneSocketHolds(t *testing.T) {
+	t.Parallel()
 	n := newLAN(t)
 	node := newNode(t, n, "node")
 	a, _ := node.announcer(Config{})
@@ -250,6 +265,7 @@ func TestMoreGroupsThanOneSocketHolds(t *testing.T) {
 }
 
 func TestMissingPrivilege(t *testing.T) {
+	t.Parallel()
 	errs := make(chan error)
 	go func() {
 		runtime.LockOSThread() // for good: the thread has lost its capabilities

@@ -9,6 +9,7 @@ import (
 )
 
 func TestClientFollowsTheAddress(t *testing.T) {
+	t.Parallel()
 	n := newLAN(t)
 	client := newClient(t, n)
 	nodes := []*host{newNode(t, n, "node1"), newNode(t, n, "node2")}
@@ -44,6 +45,7 @@ func TestClientFollowsTheAddress(t *testing.T) {
 }
 
 func TestQuietStartAndBurst(t *testing.T) {
+	t.Parallel()
 	n := newLAN(t)
 	client, node := newClient(t, n), newNode(t, n, "node")
 	tap := client.tap("eth0")
@@ -84,6 +86,7 @@ func TestQuietStartAndBurst(t *testing.T) {
 }
 
 func TestMetrics(t *testing.T) {
+	t.Parallel()
 	n := newLAN(t)
 	client, node := newClient(t, n), newNode(t, n, "node")
 	registry := prometheus.NewRegistry()

@@ -50,8 +50,15 @@ func (a *Announcer) reconcileSoon() {
 // reconcile makes the open endpoints, and the multicast groups they have joined, those that the interfaces and addresses call for.
 // It is called by run only.
 func (a *Announcer) reconcile(table *links, readers *sync.WaitGroup) {
-	changed := a.reconcileEndpoints(table, readers)
-	if a.reconcileGroups() || changed {
+	a.mu.RLock()
+	first := !a.running
+	a.mu.RUnlock()
+	// Interfaces that are there when the process starts are no news to the neighbours.
+	changed := a.reconcileEndpoints(table, first, readers)
+	if a.reconcileGroups() || changed || first {
+		a.mu.Lock()
+		a.running = true
+		a.mu.Unlock()
 		select {
 		case a.changed <- struct{}{}:
 		default:
@@ -59,33 +66,15 @@ func (a *Announcer) reconcile(table *links, readers *sync.WaitGroup) {
 	}
 }
 
-func (a *Announcer) reconcileEndpoints(table *links, readers *sync.WaitGroup) (changed bool) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	// Sockets that are open when the process starts announcing are no news to the neighbours.
-	quiet := !a.running
-	a.running = true
-	a.links = maps.Clone(table.byIndex)
-	a.ownMACs = map[mac]bool{}
-	for _, l := range a.links {
-		a.ownMACs[l.mac] = true
-	}
-	for key, e := range a.endpoints {
-		l, exists := a.links[key.index]
-		if exists && !e.broken && l.unusableFor(key.family, a.exclude) == "" {
-			continue
-		}
+// reconcileEndpoints keeps a.mu only for a moment at a time: the kernel may take long to close a socket, and meanwhile the other interfaces
+// have to answer. Nobody but run's goroutine changes a.endpoints.
+func (a *Announcer) reconcileEndpoints(table *links, quiet bool, readers *sync.WaitGroup) (changed bool) {
+	for _, e := range a.takeLinks(table) {
 		e.close()
-		delete(a.endpoints, key)
 		changed = true
 		a.log.Info("no longer announcing on interface", "interface", e.link.Load().name, "protocol", e.wire.String())
 	}
-	for key := range a.failures {
-		if l, exists := a.links[key.index]; !exists || l.unusableFor(key.family, a.exclude) != "" {
-			delete(a.failures, key)
-		}
-	}
-	for index, l := range a.links {
+	for index, l := range table.byIndex {
 		for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
 			if l.unusableFor(family, a.exclude) != "" {
 				continue
@@ -100,33 +89,68 @@ func (a *Announcer) reconcileEndpoints(table *links, readers *sync.WaitGroup) (c
 				continue
 			}
 			changed = true
-			e, err := openEndpoint(l, family, a.span)
-			if err != nil {
-				a.log.Error("cannot announce on interface; trying again", "interface", l.name, "error", err, "after", retryAfter)
-				a.failures[key] = err
-				a.retry()
-				continue
-			}
-			delete(a.failures, key)
-			a.endpoints[key] = e
-			readers.Go(func() { a.listen(key, e) })
-			a.log.Info("announcing on interface", "interface", l.name, "protocol", e.wire.String())
-			if !quiet {
-				a.appeared(key, &l)
-			}
+			a.open(key, l, quiet, readers)
 		}
 	}
 	return changed
 }
 
+// takeLinks takes the interfaces over from table, and out the endpoints that have lost theirs or are broken.
+func (a *Announcer) takeLinks(table *links) (dead []*endpoint) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.links = maps.Clone(table.byIndex)
+	a.ownMACs = map[mac]bool{}
+	for _, l := range a.links {
+		a.ownMACs[l.mac] = true
+	}
+	unusable := func(key endpointKey) bool {
+		l, exists := a.links[key.index]
+		return !exists || l.unusableFor(key.family, a.exclude) != ""
+	}
+	for key, e := range a.endpoints {
+		if e.broken || unusable(key) {
+			delete(a.endpoints, key)
+			dead = append(dead, e)
+		}
+	}
+	maps.DeleteFunc(a.failures, func(key endpointKey, _ error) bool { return unusable(key) })
+	return dead
+}
+
+func (a *Announcer) open(key endpointKey, l link, quiet bool, readers *sync.WaitGroup) {
+	e, err := openEndpoint(l, key.family)
+	a.mu.Lock()
+	if err == nil {
+		err = e.setSpan(a.span)
+	}
+	if err != nil {
+		a.failures[key] = err
+		a.mu.Unlock()
+		a.log.Error("cannot announce on interface; trying again", "interface", l.name, "error", err, "after", retryAfter)
+		a.retry()
+		return
+	}
+	delete(a.failures, key)
+	a.endpoints[key] = e
+	a.mu.Unlock()
+	readers.Go(func() { a.listen(key, e) })
+	a.log.Info("announcing on interface", "interface", l.name, "protocol", e.wire.String())
+	if !quiet {
+		a.appeared(key, &l)
+	}
+}
+
 // appeared tells the neighbours on an interface that is new, or has a new name or MAC address, which addresses are there.
 func (a *Announcer) appeared(key endpointKey, l *link) {
 	var turns []turn
+	a.mu.RLock()
 	for addr, v := range a.vips {
 		if familyOf(addr) == key.family && v.selects(l) {
 			turns = append(turns, turn{vip: v, onlyIndex: key.index})
 		}
 	}
+	a.mu.RUnlock()
 	a.bursts.start(turns...)
 }
 
@@ -200,12 +224,13 @@ func (a *Announcer) listen(key endpointKey, e *endpoint) {
 
 func (a *Announcer) closeAll() {
 	a.mu.Lock()
-	defer a.mu.Unlock()
-	for key, e := range a.endpoints {
-		e.close()
-		delete(a.endpoints, key)
-	}
+	open := a.endpoints
+	a.endpoints = map[endpointKey]*endpoint{}
 	a.running = false
+	a.mu.Unlock()
+	for _, e := range open {
+		e.close()
+	}
 }
 
 // announce makes one gratuitous announcement; false means that the turn is outdated.
