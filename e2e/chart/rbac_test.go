@@ -14,15 +14,17 @@ func TestPermissions(t *testing.T) {
 	for name, test := range map[string]struct{ cluster, namespace []rbacv1.PolicyRule }{
 		"steelyard-controller": {
 			cluster: []rbacv1.PolicyRule{
-				rule("", "services nodes namespaces", "get list watch"),
-				rule("", "services/status", "patch update"),
-				rule("steelyard.io", "ipaddresspools l2advertisements", "get list watch"),
-				rule("steelyard.io", "ipaddresspools/status l2advertisements/status", "patch update"),
-				{APIGroups: []string{"", "events.k8s.io"}, Resources: []string{"events"}, Verbs: []string{"create", "patch"}},
+				rule("", "services", "get list watch"),
+				rule("", "services/status", "patch"),
+				rule("", "namespaces nodes", "list watch"),
+				rule("steelyard.io", "ipaddresspools l2advertisements", "list watch"),
+				rule("steelyard.io", "ipaddresspools/status l2advertisements/status", "patch"),
+				rule("events.k8s.io", "events", "create patch"),
 			},
 			namespace: []rbacv1.PolicyRule{
 				rule("coordination.k8s.io", "leases", "create"),
-				rule("coordination.k8s.io", "leases", "get patch update", "steelyard-controller"),
+				rule("coordination.k8s.io", "leases", "get update", "steelyard-controller"),
+				rule("", "events", "create"),
 				rule("", "secrets", "create"),
 				rule("", "secrets", "get", "steelyard-memberlist"),
 			},
