@@ -146,6 +146,7 @@ func TestSchemaRefuses(t *testing.T) {
 		"a pull secret as a bare name":         {"imagePullSecrets: [registry]", []string{"/imagePullSecrets/0", "want object"}},
 		"a toleration that is not in a list":   {"speaker: {tolerations: {operator: Exists}}", []string{"/speaker/tolerations", "want array"}},
 		"an exclusion that is not in a list":   {"speaker: {excludeInterfaces: ^veth}", []string{"/speaker/excludeInterfaces", "want array"}},
+		"an exclusion with a comma":            {"speaker: {excludeInterfaces: ['^eno{1,2}']}", []string{"/speaker/excludeInterfaces/0", "'^eno{1,2}'"}},
 		"a node selector with a boolean value": {"speaker: {nodeSelector: {edge: true}}", []string{"/speaker/nodeSelector/edge", "want string"}},
 	} {
 		t.Run(name, func(t *testing.T) {

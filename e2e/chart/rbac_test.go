@@ -31,11 +31,12 @@ func TestPermissions(t *testing.T) {
 		},
 		"steelyard-speaker": {
 			cluster: []rbacv1.PolicyRule{
-				rule("", "services nodes", "get list watch"),
+				rule("", "nodes", "get list watch"),
+				rule("", "services", "list watch"),
 				rule("", "services/status", "patch"),
-				rule("discovery.k8s.io", "endpointslices", "get list watch"),
-				rule("steelyard.io", "ipaddresspools l2advertisements", "get list watch"),
-				{APIGroups: []string{"", "events.k8s.io"}, Resources: []string{"events"}, Verbs: []string{"create", "patch"}},
+				rule("discovery.k8s.io", "endpointslices", "list watch"),
+				rule("steelyard.io", "ipaddresspools l2advertisements", "list watch"),
+				rule("", "events", "create"),
 			},
 			namespace: []rbacv1.PolicyRule{
 				rule("", "pods", "list watch"),

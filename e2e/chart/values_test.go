@@ -77,7 +77,7 @@ func TestValuesReachThePods(t *testing.T) {
 		"--memberlist-port=17946",
 		"--metrics-port=17472",
 		"--health-port=17473",
-		"--exclude-interfaces=^veth|^eno[12]$",
+		"--exclude-interfaces=^veth,^eno[12]$",
 		"--gratuitous-interval=1m30s",
 		"--ignore-exclude-lb=true",
 		"--log-level=debug",
