@@ -5,6 +5,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/steelyard-lb/steelyard/pkg/announce"
 	"github.com/steelyard-lb/steelyard/pkg/layer2"
@@ -27,14 +28,14 @@ func (v *view) node(name string) *announce.Node {
 }
 
 func usable(n *announce.Node) bool {
-	return n != nil && n.Live && !n.Leaving && !n.Excluded && !n.NetworkUnavailable
+	return n != nil && n.Live && !n.Leaving && !n.Excluded && !n.NetworkUnavailable && (n.Interfaces == nil || len(n.Interfaces) > 0)
 }
 
 // follow looks who is there, and marks what the difference may change, nothing else: what a node held that is no longer usable, and
 // what a node may take that is now, or that has other labels or interfaces.
-func (s *Speaker) follow() {
+func (s *Speaker) follow(now time.Time) {
 	old := s.view
-	s.view = s.look()
+	s.view = s.look(now)
 	s.nodesChanged = false
 
 	gone, come, changed := map[string]bool{}, false, false
@@ -75,12 +76,13 @@ func (s *Speaker) follow() {
 			s.touchAddr(a)
 		}
 	}
-	s.metrics.members.Set(float64(len(s.view.live)))
 }
 
-func (s *Speaker) look() view {
+func (s *Speaker) look(now time.Time) view {
 	v := view{quorum: s.members.Quorum(), live: map[string]bool{}}
-	for _, m := range s.members.Members() {
+	members := s.members.Members()
+	s.met = s.met || len(members) > 1
+	for _, m := range members {
 		v.live[m.Name] = true
 		for _, mac := range m.MACs {
 			s.macs.add(mac)
@@ -96,10 +98,7 @@ func (s *Speaker) look() view {
 		switch {
 		case m.Name == s.config.Node:
 			node.Leaving = s.leaving
-			node.Interfaces = []string{}
-			for _, i := range s.config.Layer2.Interfaces() {
-				node.Interfaces = append(node.Interfaces, i.Name)
-			}
+			node.Interfaces = s.ownInterfaces(len(members) == 1, now)
 		case len(m.MACs) > 0 && node.Interfaces == nil:
 			// It has told about itself, and it has no interface. Without MACs it has yet to tell.
 			node.Interfaces = []string{}
@@ -107,6 +106,31 @@ func (s *Speaker) look() view {
 		v.nodes = append(v.nodes, node)
 	}
 	return v
+}
+
+// ownInterfaces returns the interfaces that this node may announce on. After all of them were down it has been cut off, and what it knows
+// of the others is old: until it meets them again, or settles that it is alone, it counts as still cut off. Otherwise it would come
+// back with a loud claim to everything.
+func (s *Speaker) ownInterfaces(alone bool, now time.Time) []string {
+	names := []string{}
+	for _, i := range s.config.Layer2.Interfaces() {
+		names = append(names, i.Name)
+	}
+	switch {
+	case len(names) == 0:
+		s.cutOff, s.aloneAt = true, time.Time{}
+	case !s.cutOff:
+	case !alone || !s.met:
+		s.cutOff = false
+	case s.aloneAt.IsZero():
+		s.aloneAt = now.Add(reunion)
+		return []string{}
+	case now.Before(s.aloneAt):
+		return []string{}
+	default:
+		s.cutOff = false
+	}
+	return names
 }
 
 // macs are the MAC addresses of all speakers that are or were members: what answers from one of them is no stranger.

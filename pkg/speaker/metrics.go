@@ -5,28 +5,22 @@ import (
 )
 
 type metrics struct {
-	members   prometheus.Gauge
 	taken     *prometheus.CounterVec
 	withdrawn prometheus.Counter
 	rivalries prometheus.Counter
 }
 
 func newMetrics(s *Speaker, r prometheus.Registerer) *metrics {
-	const namespace, subsystem = "steelyard", "speaker"
-	opts := func(name, help string) prometheus.Opts {
-		return prometheus.Opts{Namespace: namespace, Subsystem: subsystem, Name: name, Help: help}
-	}
 	m := &metrics{
-		members: prometheus.NewGauge(prometheus.GaugeOpts(opts("members", "Live speakers, this one included."))),
-		taken: prometheus.NewCounterVec(prometheus.CounterOpts(opts("addresses_taken_total",
-			"Addresses that this node was elected to announce and had not announced before, by the rule that decided.")), []string{"reason"}),
-		withdrawn: prometheus.NewCounter(prometheus.CounterOpts(opts("addresses_withdrawn_total",
-			"Addresses that this node has stopped announcing."))),
-		rivalries: prometheus.NewCounter(prometheus.CounterOpts(opts("rival_claims_total",
-			"Addresses that another speaker claimed at the same time, and that this node kept."))),
+		taken: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "steelyard_addresses_taken_total",
+			Help: "Addresses that this node was elected to announce and had not announced before, by the rule that decided."}, []string{"reason"}),
+		withdrawn: prometheus.NewCounter(prometheus.CounterOpts{Name: "steelyard_addresses_withdrawn_total",
+			Help: "Addresses that this node has stopped announcing."}),
+		rivalries: prometheus.NewCounter(prometheus.CounterOpts{Name: "steelyard_rival_claims_total",
+			Help: "Addresses that another speaker claimed at the same time, and that this node kept."}),
 	}
 	if r != nil {
-		r.MustRegister(m.members, m.taken, m.withdrawn, m.rivalries, &announced{s})
+		r.MustRegister(m.taken, m.withdrawn, m.rivalries, &announced{s})
 	}
 	return m
 }
@@ -35,39 +29,48 @@ func newMetrics(s *Speaker, r prometheus.Registerer) *metrics {
 type announced struct{ *Speaker }
 
 var (
-	announcedDesc = prometheus.NewDesc("steelyard_speaker_announced", "Addresses that this node announces, by Service.",
+	announcedDesc = prometheus.NewDesc("steelyard_announced", "1 for each address that this node announces, and each Service that has it.",
 		[]string{"service", "protocol", "node", "ip"}, nil)
-	addressesDesc = prometheus.NewDesc("steelyard_speaker_addresses", "Addresses that this node is responsible for, by what it does for them.",
-		[]string{"state"}, nil)
+	addressesDesc  = prometheus.NewDesc("steelyard_announced_addresses", "Addresses that this node announces.", nil, nil)
+	probingDesc    = prometheus.NewDesc("steelyard_probing_addresses", "Fresh addresses that this node is about to announce.", nil, nil)
+	conflictedDesc = prometheus.NewDesc("steelyard_conflicting_addresses", "Addresses that this node does not announce, because a stranger has them.", nil, nil)
 )
 
 func (a *announced) Describe(ch chan<- *prometheus.Desc) {
-	ch <- announcedDesc
-	ch <- addressesDesc
+	for _, d := range []*prometheus.Desc{announcedDesc, addressesDesc, probingDesc, conflictedDesc} {
+		ch <- d
+	}
 }
 
 func (a *announced) Collect(ch chan<- prometheus.Metric) {
-	var all []prometheus.Metric
-	states := map[string]float64{"announced": 0, "probing": 0, "conflict": 0}
+	for _, m := range a.collect() {
+		ch <- m
+	}
+}
+
+func (a *announced) collect() []prometheus.Metric {
 	a.mu.Lock()
+	defer a.mu.Unlock()
+	var metrics []prometheus.Metric
+	gauge := func(d *prometheus.Desc, value float64, labels ...string) {
+		metrics = append(metrics, prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, labels...))
+	}
+	var announced, probing, conflicted float64
 	for addr, h := range a.held {
 		switch {
 		case h.conflict != nil:
-			states["conflict"]++
+			conflicted++
 		case !h.answers():
-			states["probing"]++
+			probing++
 		default:
-			states["announced"]++
+			announced++
 			for name := range a.byAddr[addr] {
-				all = append(all, prometheus.MustNewConstMetric(announcedDesc, prometheus.GaugeValue, 1, name, "layer2", a.config.Node, addr.String()))
+				gauge(announcedDesc, 1, name, "layer2", a.config.Node, addr.String())
 			}
 		}
 	}
-	a.mu.Unlock()
-	for state, n := range states {
-		all = append(all, prometheus.MustNewConstMetric(addressesDesc, prometheus.GaugeValue, n, state))
-	}
-	for _, m := range all {
-		ch <- m
-	}
+	gauge(addressesDesc, announced)
+	gauge(probingDesc, probing)
+	gauge(conflictedDesc, conflicted)
+	return metrics
 }

@@ -34,6 +34,8 @@ const (
 	rivalry = 5 * time.Second
 	// lateStart is how long a starting speaker is given before the others take its addresses.
 	lateStart = 5 * time.Second
+	// reunion is how long a speaker that was cut off from the network waits for the others.
+	reunion = 2 * time.Second
 	// housekeeping is the time between looks at what no event announces.
 	housekeeping = time.Minute
 )
@@ -96,6 +98,9 @@ type Speaker struct {
 	late      bool // it has told the others that it is not ready
 	started   time.Time
 	view      view
+	met       bool      // it has ever seen another speaker
+	cutOff    bool      // it has had no interface, and has not met the others since
+	aloneAt   time.Time // when it settles that it is alone
 	held      map[netip.Addr]*hold
 	bursts    uint64
 	awaiting  map[netip.Addr]time.Time // groups whose elected speaker has yet to claim them, by their first address; since when
@@ -208,7 +213,9 @@ func (s *Speaker) Run(ctx context.Context, members Members) error {
 		}
 	}
 	s.config.Layer2.Sync(nil)
-	return members.Leave(context.Background())
+	goodbye, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	return members.Leave(goodbye)
 }
 
 // activate begins to decide: the objects of the API are known, and so is what the other speakers hold.
@@ -256,8 +263,8 @@ func (s *Speaker) pass(now time.Time) time.Time {
 		s.mu.Unlock()
 		return s.notReady(now)
 	}
-	if s.view.stale || s.nodesChanged {
-		s.follow()
+	if s.view.stale || s.nodesChanged || s.cutOff {
+		s.follow(now)
 	}
 	for a, t := range s.due {
 		if !t.After(now) {
@@ -355,6 +362,9 @@ func (s *Speaker) nextTime(now time.Time) time.Time {
 		if r.until.Before(next) {
 			next = r.until
 		}
+	}
+	if s.cutOff && !s.aloneAt.IsZero() && s.aloneAt.Before(next) {
+		next = s.aloneAt
 	}
 	if next.Before(now) {
 		return now

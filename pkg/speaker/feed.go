@@ -1,0 +1,264 @@
+package speaker
+
+import (
+	"context"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/go-logr/logr"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
+
+	"github.com/steelyard-lb/steelyard/pkg/api/v1beta1"
+	"github.com/steelyard-lb/steelyard/pkg/config"
+)
+
+// feed hands the objects of one kind to those who want them, and keeps nothing of them but their keys: the inventory has what matters in
+// a small form. An API server that is away changes nothing; when it is back, what was missed is made up for.
+type feed[T metav1.Object] struct {
+	set    func(key string, object T)
+	remove func(key string)
+
+	mu     sync.Mutex
+	keys   map[string]struct{}
+	synced chan struct{}
+}
+
+func newFeed[T metav1.Object](set func(string, T), remove func(string)) *feed[T] {
+	return &feed[T]{set: set, remove: remove, keys: map[string]struct{}{}, synced: make(chan struct{})}
+}
+
+func keyOf(o metav1.Object) string {
+	if o.GetNamespace() == "" {
+		return o.GetName()
+	}
+	return o.GetNamespace() + "/" + o.GetName()
+}
+
+// Add implements cache.ReflectorStore.
+func (f *feed[T]) Add(object any) error { return f.Update(object) }
+
+// Update implements cache.ReflectorStore.
+func (f *feed[T]) Update(object any) error {
+	if o, ok := object.(T); ok {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		key := keyOf(o)
+		f.keys[key] = struct{}{}
+		f.set(key, o)
+	}
+	return nil
+}
+
+// Delete implements cache.ReflectorStore.
+func (f *feed[T]) Delete(object any) error {
+	if o, ok := object.(T); ok {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		key := keyOf(o)
+		delete(f.keys, key)
+		f.remove(key)
+	}
+	return nil
+}
+
+// Replace implements cache.ReflectorStore. It is called with a complete list only.
+func (f *feed[T]) Replace(objects []any, _ string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	gone := f.keys
+	f.keys = make(map[string]struct{}, len(objects))
+	for _, object := range objects {
+		if o, ok := object.(T); ok {
+			key := keyOf(o)
+			delete(gone, key)
+			f.keys[key] = struct{}{}
+			f.set(key, o)
+		}
+	}
+	for key := range gone {
+		f.remove(key)
+	}
+	select {
+	case <-f.synced:
+	default:
+		close(f.synced)
+	}
+	return nil
+}
+
+// Resync implements cache.ReflectorStore.
+func (f *feed[T]) Resync() error { return nil }
+
+// selection narrows what a feed is fed with.
+type selection struct {
+	namespace, labels string
+	fields            fields.Selector
+}
+
+// follow feeds f until ctx is done.
+func follow[T metav1.Object](ctx context.Context, c rest.Interface, resource string, object runtime.Object, sel selection, f *feed[T], log *slog.Logger) {
+	lw := cache.NewFilteredListWatchFromClient(c, resource, sel.namespace, func(o *metav1.ListOptions) {
+		o.LabelSelector = sel.labels
+		if sel.fields != nil {
+			o.FieldSelector = sel.fields.String()
+		}
+	})
+	logger := logr.FromSlogHandler(log.Handler())
+	r := cache.NewReflectorWithOptions(lw, object, f, cache.ReflectorOptions{
+		Name:   resource,
+		Logger: &logger,
+		// The default waits for up to half a minute after the API server is back.
+		Backoff: &wait.Backoff{Duration: 200 * time.Millisecond, Cap: 3 * time.Second, Steps: 10, Factor: 2, Jitter: 0.5},
+	})
+	go r.RunWithContext(logr.NewContext(ctx, logger))
+}
+
+// feeds are all that the speaker follows.
+type feeds struct {
+	peers  *peers
+	listed map[string]<-chan struct{} // by resource
+	synced chan struct{}              // closed once the inventory holds everything
+}
+
+// startFeeds fills the inventory from the API, and goes on until ctx is done.
+func startFeeds(ctx context.Context, a *api, o Options, v *inventory) *feeds {
+	c := &configuration{apply: v.SetConfig, pools: map[string]v1beta1.IPAddressPool{}, ads: map[string]v1beta1.L2Advertisement{}}
+	p := &peers{node: o.Node, byPod: map[string]netip.Addr{}}
+
+	services := newFeed(func(key string, svc *corev1.Service) {
+		if s, ours := serviceOf(key, svc, o.LoadBalancerClass); ours {
+			v.SetService(s)
+		} else {
+			v.DeleteService(key)
+		}
+	}, v.DeleteService)
+	endpoints := newFeed(func(key string, s *discoveryv1.EndpointSlice) { v.SetEndpoints(key, endpointsOf(s)) }, v.DeleteEndpoints)
+	nodes := newFeed(func(_ string, n *corev1.Node) { v.SetNode(nodeOf(n, o.IgnoreExcludeLB)) }, v.DeleteNode)
+	pools := newFeed(c.setPool, c.removePool)
+	ads := newFeed(c.setAd, c.removeAd)
+	pods := newFeed(p.set, p.remove)
+
+	follow(ctx, a.core, "pods", &corev1.Pod{}, selection{namespace: o.Namespace, labels: speakerPods}, pods, o.Log)
+	follow(ctx, a.steelyard, "ipaddresspools", &v1beta1.IPAddressPool{}, selection{}, pools, o.Log)
+	follow(ctx, a.steelyard, "l2advertisements", &v1beta1.L2Advertisement{}, selection{}, ads, o.Log)
+	follow(ctx, a.core, "nodes", &corev1.Node{}, selection{}, nodes, o.Log)
+	follow(ctx, a.core, "services", &corev1.Service{}, selection{fields: loadBalancers}, services, o.Log)
+	follow(ctx, a.discovery, "endpointslices", &discoveryv1.EndpointSlice{}, selection{labels: endpointsOfServices}, endpoints, o.Log)
+
+	f := &feeds{peers: p, synced: make(chan struct{}), listed: map[string]<-chan struct{}{
+		"pods": pods.synced, "nodes": nodes.synced, "services": services.synced, "endpointslices": endpoints.synced,
+		"ipaddresspools": pools.synced, "l2advertisements": ads.synced,
+	}}
+	go func() {
+		for _, listed := range f.listed {
+			select {
+			case <-listed:
+			case <-ctx.Done():
+				return
+			}
+		}
+		c.start()
+		close(f.synced)
+	}()
+	return f
+}
+
+// missing returns the resources that have not been listed yet.
+func (f *feeds) missing() []string {
+	var names []string
+	for name, listed := range f.listed {
+		if !isClosed(listed) {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+func isClosed(ch <-chan struct{}) bool {
+	select {
+	case <-ch:
+		return true
+	default:
+		return false
+	}
+}
+
+// configuration keeps the custom resources, and parses them when one changes.
+type configuration struct {
+	apply func(*config.Config)
+
+	mu      sync.Mutex
+	started bool
+	pools   map[string]v1beta1.IPAddressPool
+	ads     map[string]v1beta1.L2Advertisement
+}
+
+func (c *configuration) setPool(key string, p *v1beta1.IPAddressPool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	// The controller counts addresses in the status all the time; that changes nothing here.
+	if old, ok := c.pools[key]; ok && old.UID == p.UID && old.Generation == p.Generation && maps.Equal(old.Labels, p.Labels) {
+		return
+	}
+	slim := v1beta1.IPAddressPool{Spec: p.Spec}
+	slim.ObjectMeta = slimMeta(&p.ObjectMeta)
+	c.pools[key] = slim
+	c.parse()
+}
+
+func (c *configuration) removePool(key string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.pools, key)
+	c.parse()
+}
+
+func (c *configuration) setAd(key string, ad *v1beta1.L2Advertisement) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if old, ok := c.ads[key]; ok && old.UID == ad.UID && old.Generation == ad.Generation {
+		return
+	}
+	slim := v1beta1.L2Advertisement{Spec: ad.Spec}
+	slim.ObjectMeta = slimMeta(&ad.ObjectMeta)
+	c.ads[key] = slim
+	c.parse()
+}
+
+func (c *configuration) removeAd(key string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.ads, key)
+	c.parse()
+}
+
+func (c *configuration) start() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.started = true
+	c.parse()
+}
+
+// parse applies the configuration. Faults are the controller's to report.
+func (c *configuration) parse() {
+	if c.started {
+		parsed, _ := config.Parse(config.Resources{Pools: slices.Collect(maps.Values(c.pools)), L2Advertisements: slices.Collect(maps.Values(c.ads))})
+		c.apply(parsed)
+	}
+}
+
+func slimMeta(m *metav1.ObjectMeta) metav1.ObjectMeta {
+	return metav1.ObjectMeta{Name: m.Name, UID: m.UID, Generation: m.Generation, Labels: m.Labels, CreationTimestamp: m.CreationTimestamp}
+}

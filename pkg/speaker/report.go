@@ -1,0 +1,167 @@
+package speaker
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/steelyard-lb/steelyard/pkg/announce"
+	"github.com/steelyard-lb/steelyard/pkg/api/v1beta1"
+)
+
+// component is whom the Events are from.
+const component = "steelyard-speaker"
+
+// reporter writes conditions and Events to the API, one Service after the other, beside the speaker's loop. What the API does not take
+// is tried again until it does, or until the Service has other news.
+type reporter struct {
+	api  *api
+	node string
+	log  *slog.Logger
+
+	mu      sync.Mutex
+	pending map[string]report // by Service
+	wake    chan struct{}
+}
+
+// report is the latest news about a Service.
+type report struct {
+	condition *metav1.Condition // nil: take the condition back; meaningful if patch
+	patch     bool
+	event     *event
+}
+
+type event struct {
+	reason  announce.Reason
+	message string
+}
+
+func newReporter(a *api, node string, log *slog.Logger) *reporter {
+	return &reporter{api: a, node: node, log: log, pending: map[string]report{}, wake: make(chan struct{}, 1)}
+}
+
+// Complain implements Reporter.
+func (r *reporter) Complain(service string, reason announce.Reason, message string) {
+	r.put(service, report{patch: true, event: &event{reason, message}, condition: &metav1.Condition{
+		Type: v1beta1.ConditionAnnounced, Status: metav1.ConditionFalse, Reason: string(reason), Message: message,
+		LastTransitionTime: metav1.Now(),
+	}})
+}
+
+// Withdraw implements Reporter.
+func (r *reporter) Withdraw(service string) { r.put(service, report{patch: true}) }
+
+// Warn implements Reporter.
+func (r *reporter) Warn(service string, reason announce.Reason, message string) {
+	r.mu.Lock()
+	news := r.pending[service]
+	r.mu.Unlock()
+	news.event = &event{reason, message}
+	r.put(service, news)
+}
+
+func (r *reporter) put(service string, news report) {
+	r.mu.Lock()
+	r.pending[service] = news
+	r.mu.Unlock()
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+}
+
+// run writes until ctx is done.
+func (r *reporter) run(ctx context.Context) {
+	const retry = 2 * time.Second
+	for {
+		var again <-chan time.Time
+		for service, news := range r.take() {
+			if err := r.write(ctx, service, news); err != nil {
+				r.log.Warn("condition or Event not written yet", "service", service, "error", err)
+				r.putBack(service, news)
+				again = time.After(retry)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-r.wake:
+		case <-again:
+		}
+	}
+}
+
+func (r *reporter) take() map[string]report {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	taken := r.pending
+	r.pending = map[string]report{}
+	return taken
+}
+
+func (r *reporter) putBack(service string, news report) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if _, newer := r.pending[service]; !newer {
+		r.pending[service] = news
+	}
+}
+
+func (r *reporter) write(ctx context.Context, service string, news report) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	namespace, name, _ := strings.Cut(service, "/")
+	if news.patch {
+		err := r.api.core.Patch(types.StrategicMergePatchType).Namespace(namespace).Resource("services").Name(name).SubResource("status").
+			Body(conditionPatch(news.condition)).Do(ctx).Error()
+		if apierrors.IsNotFound(err) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("patch status: %w", err)
+		}
+	}
+	if news.event == nil {
+		return nil
+	}
+	err := r.api.core.Post().Namespace(namespace).Resource("events").Body(r.event(namespace, name, *news.event, metav1.Now())).Do(ctx).Error()
+	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsAlreadyExists(err) {
+		return fmt.Errorf("create Event: %w", err)
+	}
+	return nil
+}
+
+// conditionPatch sets one condition and leaves those of others alone; nil takes it back.
+func conditionPatch(c *metav1.Condition) []byte {
+	var entry any = c
+	if c == nil {
+		entry = map[string]string{"$patch": "delete", "type": v1beta1.ConditionAnnounced}
+	}
+	patch, err := json.Marshal(map[string]any{"status": map[string]any{"conditions": []any{entry}}})
+	if err != nil {
+		panic(err) // there is nothing in it that could not be encoded
+	}
+	return patch
+}
+
+func (r *reporter) event(namespace, name string, e event, now metav1.Time) *corev1.Event {
+	return &corev1.Event{
+		ObjectMeta:     metav1.ObjectMeta{Namespace: namespace, Name: fmt.Sprintf("%s.%x", name, now.UnixNano())},
+		InvolvedObject: corev1.ObjectReference{APIVersion: "v1", Kind: "Service", Namespace: namespace, Name: name},
+		Type:           corev1.EventTypeWarning,
+		Reason:         string(e.reason),
+		Message:        e.message,
+		Source:         corev1.EventSource{Component: component, Host: r.node},
+		FirstTimestamp: now, LastTimestamp: now, Count: 1,
+		ReportingController: component, ReportingInstance: r.node,
+	}
+}

@@ -1,0 +1,182 @@
+package speaker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"k8s.io/client-go/rest"
+	"k8s.io/klog/v2"
+
+	"github.com/steelyard-lb/steelyard/pkg/layer2"
+	"github.com/steelyard-lb/steelyard/pkg/membership"
+)
+
+// Options configures the speaker program.
+type Options struct {
+	Node              string     // the Node that it runs on
+	NodeIP            netip.Addr // at which the other speakers reach it
+	Namespace         string     // of the speakers' pods and of their Secret
+	MemberlistPort    uint16
+	MemberlistSecret  string
+	HealthPort        uint16
+	MetricsPort       uint16
+	LoadBalancerClass string // announced beside Services without a class
+	ExcludeInterfaces []*regexp.Regexp
+	// GratuitousInterval is the time between announcements of addresses that do not move; 0 for none.
+	GratuitousInterval time.Duration
+	IgnoreExcludeLB    bool
+	Log                *slog.Logger
+}
+
+// Run runs the speaker until ctx is done; then it hands its addresses over and leaves.
+func Run(ctx context.Context, cfg *rest.Config, o Options) error {
+	klog.SetLogger(logr.FromSlogHandler(o.Log.Handler()))
+	if err := layer2.CheckPrivileges(); err != nil {
+		return err
+	}
+	a, err := newAPI(cfg)
+	if err != nil {
+		return err
+	}
+	// What the speaker stands on outlives ctx, so that it can hand over.
+	below, stop := context.WithCancel(context.Background())
+	defer stop()
+	failed := make(chan error, 4)
+
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	health := &health{}
+	if err := serve(below, failed, o, registry, health); err != nil {
+		return err
+	}
+
+	if err := a.awaitNode(ctx, o); err != nil {
+		return ignoreCanceled(ctx, err)
+	}
+	reports := newReporter(a, o.Node, o.Log)
+	go reports.run(below)
+
+	var s *Speaker
+	l2 := layer2.New(layer2.Config{
+		Exclude: o.ExcludeInterfaces, Interval: o.GratuitousInterval, Log: o.Log, Registerer: registry,
+		Ours: func(mac net.HardwareAddr) bool { return s.Ours(mac) },
+	})
+	synced := make(chan struct{})
+	s = New(Config{Node: o.Node, Layer2: l2, Reporter: reports, Synced: synced, Log: o.Log, Registerer: registry})
+	go func() { failed <- l2.Run(below) }()
+
+	feeds := startFeeds(below, a, o, s.inventory)
+	health.set(func() error { return notReady(s, feeds) })
+	go func() {
+		select {
+		case <-feeds.synced:
+			close(synced)
+		case <-below.Done():
+		}
+	}()
+
+	key, err := a.awaitKey(ctx, o)
+	if err != nil {
+		return ignoreCanceled(ctx, err)
+	}
+	// The list of peers first, so that membership knows for whom to wait.
+	select {
+	case <-feeds.listed["pods"]:
+	case <-ctx.Done():
+		return nil
+	}
+	members, err := membership.Start(below, membership.Config{
+		Name: o.Node, Bind: o.NodeIP, Port: o.MemberlistPort, Key: key, Peers: feeds.peers.addrs,
+		Replica: s.Replica(), Log: o.Log, Registerer: registry,
+	})
+	if err != nil {
+		return err
+	}
+
+	running, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	go func() {
+		select {
+		case err := <-failed:
+			cancel(err)
+		case <-below.Done():
+		}
+	}()
+	if err := s.Run(running, members); err != nil {
+		o.Log.Warn("not all speakers were told that this one leaves", "error", err)
+	}
+	if cause := context.Cause(running); !errors.Is(cause, context.Canceled) {
+		return cause
+	}
+	return nil
+}
+
+func ignoreCanceled(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// notReady says what a speaker that does not announce yet is waiting for.
+func notReady(s *Speaker, f *feeds) error {
+	switch missing := f.missing(); {
+	case len(missing) > 0:
+		return fmt.Errorf("waiting for the API server to list %s", strings.Join(missing, ", "))
+	case !s.Active():
+		return errors.New("waiting for the other speakers")
+	}
+	return nil
+}
+
+// ExcludePatterns parses the comma-separated regular expressions of --exclude-interfaces; none gives nil.
+func ExcludePatterns(list string) ([]*regexp.Regexp, error) {
+	var patterns []*regexp.Regexp
+	for _, text := range strings.Split(list, ",") {
+		if text = strings.TrimSpace(text); text == "" {
+			continue
+		}
+		p, err := regexp.Compile(text)
+		if err != nil {
+			return nil, fmt.Errorf("%q is no regular expression: %w", text, err)
+		}
+		patterns = append(patterns, p)
+	}
+	return patterns, nil
+}
+
+// serve offers metrics and health. A port that another program has is an error at once.
+func serve(ctx context.Context, failed chan<- error, o Options, registry *prometheus.Registry, h *health) error {
+	health := http.NewServeMux()
+	health.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	health.HandleFunc("/readyz", h.ready)
+	metrics := http.NewServeMux()
+	metrics.Handle("/metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	for _, server := range []struct {
+		port    uint16
+		flag    string
+		handler http.Handler
+	}{{o.HealthPort, "--health-port", health}, {o.MetricsPort, "--metrics-port", metrics}} {
+		listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", ":"+strconv.Itoa(int(server.port)))
+		if err != nil {
+			return fmt.Errorf("listen on port %d: %w: free it on this node, or choose another with %s", server.port, err, server.flag)
+		}
+		srv := &http.Server{Handler: server.handler, ReadHeaderTimeout: 10 * time.Second}
+		go func() { failed <- srv.Serve(listener) }()
+		context.AfterFunc(ctx, func() { _ = srv.Close() })
+	}
+	return nil
+}
