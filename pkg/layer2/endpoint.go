@@ -109,8 +109,8 @@ func (e *endpoint) close() {
 	}
 }
 
-// CheckPrivileges returns an error that says what is missing when this process may not send and receive ARP and neighbour discovery packets.
-func CheckPrivileges() error {
+// checkPrivileges returns an error that says what is missing when this process may not send and receive ARP and neighbour discovery packets.
+func checkPrivileges() error {
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("open packet socket: %w", withMend(err))

@@ -300,7 +300,7 @@ func (a *Announcer) Conflicts() <-chan Conflict { return a.conflicts }
 
 // Run works until ctx is done. It returns an error at once when the process lacks the privilege.
 func (a *Announcer) Run(ctx context.Context) error {
-	if err := CheckPrivileges(); err != nil {
+	if err := checkPrivileges(); err != nil {
 		return err
 	}
 	return a.run(ctx)

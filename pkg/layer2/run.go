@@ -2,6 +2,7 @@ package layer2
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"net/netip"
 	"sync"
@@ -125,10 +126,8 @@ func (a *Announcer) open(key endpointKey, l link, quiet bool, readers *sync.Wait
 		err = e.setSpan(a.span)
 	}
 	if err != nil {
-		a.failures[key] = err
+		a.fail(key, err)
 		a.mu.Unlock()
-		a.log.Error("cannot announce on interface; trying again", "interface", l.name, "error", err, "after", retryAfter)
-		a.retry()
 		return
 	}
 	delete(a.failures, key)
@@ -185,14 +184,9 @@ func (a *Announcer) reconcileGroups() (changed bool) {
 	for _, j := range jobs {
 		err := j.e.groups.sync(j.want)
 		a.mu.Lock()
-		if failed := a.failures[j.key] != nil; failed != (err != nil) {
-			changed = true
-		}
+		changed = changed || (a.failures[j.key] != nil) != (err != nil)
 		if err != nil {
-			l := j.e.link.Load()
-			a.log.Error("solicitations may not arrive; trying again", "interface", l.name, "error", err, "after", retryAfter)
-			a.failures[j.key] = &Error{ReasonSocketFailed, "interface " + l.name + ": " + err.Error()}
-			a.retry()
+			a.fail(j.key, fmt.Errorf("interface %s: %w", j.e.link.Load().name, err))
 		} else {
 			delete(a.failures, j.key)
 		}
@@ -201,7 +195,12 @@ func (a *Announcer) reconcileGroups() (changed bool) {
 	return changed
 }
 
-func (a *Announcer) retry() {
+// fail notes why an endpoint does not work, and has that tried again later. The caller holds a.mu.
+func (a *Announcer) fail(key endpointKey, err error) {
+	if old := a.failures[key]; old == nil || old.Error() != err.Error() {
+		a.log.Error("cannot announce on an interface; trying again", "error", err, "every", retryAfter)
+	}
+	a.failures[key] = err
 	time.AfterFunc(retryAfter, a.reconcileSoon)
 }
 
@@ -211,15 +210,12 @@ func (a *Announcer) listen(key endpointKey, e *endpoint) {
 	if err == nil {
 		return
 	}
-	l := e.link.Load()
-	a.log.Error("socket failed; opening it again", "interface", l.name, "error", err, "after", retryAfter)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	e.broken = true
 	if a.endpoints[key] == e {
-		a.failures[key] = &Error{ReasonSocketFailed, "interface " + l.name + ": " + err.Error()}
+		a.fail(key, fmt.Errorf("interface %s: receive: %w", e.link.Load().name, err))
 	}
-	a.retry()
 }
 
 func (a *Announcer) closeAll() {
