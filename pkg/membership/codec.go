@@ -16,6 +16,7 @@ type kind byte
 const (
 	kindReplica   kind = 1 + iota // a piece of replicated state
 	kindObituary                  // About has lost power
+	kindReturn                    // About was thought to be lost, and lives
 	kindHeartbeat                 // From lives
 	kindHello                     // From lives, and does not know whether you do
 	kindProfile                   // From's metadata has changed
@@ -26,7 +27,9 @@ const (
 )
 
 func (k kind) direct() bool { return k >= kindHeartbeat }
-func (k kind) about() bool  { return k == kindObituary || k == kindDoubt || k == kindVouch }
+func (k kind) about() bool {
+	return k == kindObituary || k == kindReturn || k == kindDoubt || k == kindVouch
+}
 
 // sighting names one run of a member's speaker, and a moment in it.
 type sighting struct {

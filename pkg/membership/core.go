@@ -2,6 +2,7 @@ package membership
 
 import (
 	"log/slog"
+	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"sync"
@@ -11,10 +12,11 @@ import (
 const (
 	joinsAtOnce  = 8
 	joinPause    = 200 * time.Millisecond // between attempts to join the same peer
-	obituaryEcho = 100 * time.Millisecond // between own answers to being called dead
+	protestPause = 100 * time.Millisecond // between answers to being called dead
 	settleAlone  = 500 * time.Millisecond // for others to find us when the API lists nobody
 	settleLimit  = 2 * time.Second
 	portPatience = 30 * time.Second
+	askSpread    = 5 * time.Millisecond // per member: so that not all of them ask one that returned at once
 )
 
 // edge is what the core needs of the world. None of its methods block; join ends with a call of core.joined.
@@ -22,6 +24,8 @@ type edge interface {
 	send(to netip.AddrPort, encoded []byte)
 	gossip(encoded []byte)
 	echo(to netip.Addr)
+	// resolve makes the kernel look for these neighbours again.
+	resolve(addrs []netip.AddrPort)
 	join(to netip.AddrPort, name string)
 	seeds() []netip.AddrPort
 	changed(live int)
@@ -42,9 +46,10 @@ type core struct {
 	roster   *roster
 	ring     ring
 	detector *detector
-	joins    map[netip.AddrPort]time.Time // in flight or lately tried; when
+	joins    map[netip.AddrPort]time.Time // lately begun
 	inFlight map[netip.AddrPort]bool
-	returned []netip.AddrPort // came back by gossip: one of them is asked for its state
+	returned []string // came back by others' word: one of them is asked for its state
+	askAt    time.Time
 
 	lastHeartbeat, lastHello, lastProtest time.Time
 }
@@ -81,17 +86,29 @@ func (c *core) tick(now time.Time) {
 	}
 	if now.Sub(c.lastHello) >= helloInterval {
 		c.lastHello = now
-		c.roster.setSeeds(now, c.edge.seeds())
-		hello := c.message(now, kindHello).encode()
-		for _, addr := range c.roster.greet(now) {
-			c.edge.send(addr, hello)
-		}
-		for _, addr := range c.roster.unanswered(now, portPatience) {
-			c.log.Warn("a speaker that the API lists was never heard: open UDP and TCP between the nodes on this port, and look whether it runs",
-				"address", addr)
-		}
-		c.settle(now)
+		c.findOthers(now)
 	}
+}
+
+// findOthers looks for speakers that are not members, and sees to those that came back unnoticed.
+func (c *core) findOthers(now time.Time) {
+	c.roster.setSeeds(now, c.edge.seeds())
+	addrs := c.roster.greet(now, func(name string) bool { return slices.Contains(c.ring.watchers(name), c.self.Name) })
+	if len(addrs) > 0 {
+		c.edge.resolve(addrs)
+	}
+	hello := c.message(now, kindHello).encode()
+	for _, addr := range addrs {
+		c.edge.send(addr, hello)
+	}
+	for _, addr := range c.roster.unanswered(now, portPatience) {
+		c.log.Warn("a speaker that the API lists was never heard: open UDP and TCP between the nodes on this port, and look whether it runs",
+			"address", addr)
+	}
+	for _, name := range c.roster.outlived(now) {
+		c.raise(now, name)
+	}
+	c.settle(now)
 }
 
 func (c *core) apply(now time.Time, v verdict) {
@@ -132,8 +149,16 @@ func (c *core) answered(addr netip.Addr) {
 func (c *core) receive(now time.Time, m message) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if m.Kind == kindObituary {
+	switch m.Kind {
+	case kindObituary:
 		c.obituary(now, m.About)
+		return
+	case kindReturn:
+		if c.roster.returned(now, m.About) {
+			c.log.Info("member is back", "member", m.About.Name)
+			c.askLater(now, m.About.Name)
+			c.rering()
+		}
 		return
 	}
 	if !m.Kind.direct() || m.From.Name == c.self.Name {
@@ -171,9 +196,9 @@ func (c *core) receive(now time.Time, m message) {
 // obituary believes others who say that a member has lost power, unless there is fresh evidence of its life.
 func (c *core) obituary(now time.Time, about sighting) {
 	if about.Name == c.self.Name {
-		if now.Sub(c.lastProtest) >= obituaryEcho {
+		if now.Sub(c.lastProtest) >= protestPause {
 			c.lastProtest = now
-			c.sendTo(c.others(), c.message(now, kindHello))
+			c.sendTo(c.ring.watchers(c.self.Name), c.message(now, kindHello))
 		}
 		return
 	}
@@ -197,7 +222,7 @@ func (c *core) listed(now time.Time, name string, addr netip.AddrPort, meta prof
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.roster.list(now, name, addr, meta, joined) {
-		c.returned = append(c.returned, addr)
+		c.askLater(now, name)
 	}
 	if joined {
 		c.log.Info("member joined", "member", name, "address", addr)
@@ -226,19 +251,33 @@ func (c *core) joined(now time.Time, addr netip.AddrPort, name string, err error
 	delete(c.inFlight, addr)
 	if err != nil {
 		c.log.Debug("join failed", "member", name, "address", addr, "error", err)
+		if p := c.roster.peers[name]; p != nil && p.live() {
+			c.askLater(now, name)
+		}
 		return
 	}
-	if c.roster.raise(now, name) {
-		c.log.Info("member is back", "member", name)
-		c.rering()
+	if c.raise(now, name) {
+		news := message{Kind: kindReturn, About: c.roster.peers[name].seen}
+		c.sendTo(c.others(), news)
+		c.edge.gossip(news.encode())
 	}
 	c.settle(now)
 }
 
-// join fetches a peer's state, and gives it ours: at most once at a time for each peer.
-func (c *core) join(now time.Time, addr netip.AddrPort, name string) {
+func (c *core) raise(now time.Time, name string) bool {
+	if !c.roster.raise(now, name) {
+		return false
+	}
+	c.log.Info("member is back", "member", name)
+	c.rering()
+	return true
+}
+
+// join fetches a peer's state, and gives it ours: at most once at a time for each peer. It returns false if now is
+// not the time.
+func (c *core) join(now time.Time, addr netip.AddrPort, name string) bool {
 	if c.inFlight[addr] || len(c.inFlight) >= joinsAtOnce || now.Sub(c.joins[addr]) < joinPause {
-		return
+		return false
 	}
 	for other, tried := range c.joins {
 		if now.Sub(tried) >= joinPause {
@@ -248,17 +287,27 @@ func (c *core) join(now time.Time, addr netip.AddrPort, name string) {
 	c.joins[addr] = now
 	c.inFlight[addr] = true
 	c.edge.join(addr, name)
+	return true
 }
 
-// askReturned joins one of the peers that came back by gossip. All of them were together on the other side, so
-// one knows what all of them know; asking each would take n² exchanges when a large cluster heals.
-func (c *core) askReturned(now time.Time) {
+func (c *core) askLater(now time.Time, name string) {
 	if len(c.returned) == 0 {
+		c.askAt = now.Add(rand.N(askSpread * time.Duration(len(c.ring)+1)))
+	}
+	c.returned = append(c.returned, name)
+}
+
+// askReturned joins one of the peers that came back by others' word. All of them were together on the other side,
+// so one knows what all of them know; asking each would take n² exchanges when a large cluster heals.
+func (c *core) askReturned(now time.Time) {
+	if len(c.returned) == 0 || now.Before(c.askAt) {
 		return
 	}
-	addr := c.returned[now.UnixNano()/int64(tickInterval)%int64(len(c.returned))]
+	name := c.returned[rand.IntN(len(c.returned))]
 	c.returned = nil
-	c.join(now, addr, "")
+	if p := c.roster.peers[name]; p != nil && p.live() && !c.join(now, p.addr, name) {
+		c.askLater(now, name)
+	}
 }
 
 // settle closes settled once there is no reason to expect that more members turn up soon.

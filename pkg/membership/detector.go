@@ -13,10 +13,11 @@ const (
 	tickInterval      = 25 * time.Millisecond
 	heartbeatInterval = 100 * time.Millisecond
 	suspectAfter      = 200 * time.Millisecond
-	echoes            = 5                     // this many echo requests in a row must stay unanswered
-	answerWithin      = 45 * time.Millisecond // the last of them gets this long
-	echoPatience      = 75 * time.Millisecond // between echo requests while the kernel answers them
-	silenceLimit      = time.Second           // without heartbeat and echo reply, for kernels that answer no echo
+	echoes            = 5                      // this many echo requests in a row must stay unanswered
+	answerWithin      = 45 * time.Millisecond  // the last of them gets this long
+	echoPatience      = 75 * time.Millisecond  // between echo requests while the kernel answers them
+	silenceFloor      = 250 * time.Millisecond // without heartbeat and echo reply before any verdict
+	silenceLimit      = time.Second            // without heartbeat and echo reply, for kernels that answer no echo
 	freshEvidence     = 150 * time.Millisecond
 	kernelCheck       = 2 * time.Second        // between echo requests to a healthy member
 	kernelCheckFirst  = 200 * time.Millisecond // the same until its kernel has answered once
@@ -63,8 +64,8 @@ type detector struct {
 
 type watch struct {
 	heard      time.Duration // detector's clock at the last heartbeat, own or vouched for
-	answered   time.Duration // ... at the last echo reply
-	asked      time.Duration // ... at the last echo request
+	answered   time.Duration // the same at the last echo reply
+	asked      time.Duration // the same at the last echo request
 	unanswered int           // echo requests since the last sign of life
 	suspect    bool
 }
@@ -74,7 +75,8 @@ func newDetector(now time.Time) *detector {
 	return &detector{clock: time.Hour, ticked: now, watches: map[string]*watch{}, kernels: map[string]bool{}}
 }
 
-// watch replaces the watched set. A member that is new in it starts as just heard.
+// watch replaces the watched set. A member that is new in it is asked at once: if it became ours because its
+// other watchers died, it may have died with them.
 func (d *detector) watch(names []string) {
 	for name := range d.watches {
 		if !slices.Contains(names, name) {
@@ -83,7 +85,7 @@ func (d *detector) watch(names []string) {
 	}
 	for _, name := range names {
 		if d.watches[name] == nil {
-			d.watches[name] = &watch{heard: d.clock, answered: d.clock}
+			d.watches[name] = &watch{heard: d.clock - suspectAfter}
 		}
 	}
 }
@@ -145,13 +147,13 @@ func (d *detector) judge(name string, w *watch) verdict {
 	if !w.suspect {
 		w.suspect, w.unanswered, w.asked = true, 0, 0
 	}
-	sinceAsked := d.clock - w.asked
+	sinceAsked, silence := d.clock-w.asked, d.clock-max(w.heard, w.answered)
 	switch {
-	case d.kernels[name] && w.unanswered >= echoes && sinceAsked >= answerWithin:
+	case d.kernels[name] && w.unanswered >= echoes && sinceAsked >= answerWithin && silence >= silenceFloor:
 		return verdict{name: name, lost: PowerLost}
-	case d.clock-max(w.heard, w.answered) >= silenceLimit:
+	case silence >= silenceLimit:
 		return verdict{name: name, lost: Silent}
-	case d.kernels[name] && w.unanswered >= echoes:
+	case d.kernels[name] && w.unanswered >= echoes && silence >= silenceFloor:
 		return verdict{}
 	case w.unanswered == 0 && sinceAsked < echoPatience:
 		return verdict{}

@@ -115,7 +115,7 @@ func runSpeaker(encoded string) error {
 		Name: c.Name, Bind: c.Bind, Port: 7946, Key: key,
 		Peers:   func() []netip.Addr { return c.Peers },
 		Replica: replica,
-		Log:     slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelInfo})),
+		Log:     slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: testLogLevel()})),
 	})
 	if err != nil {
 		return err
@@ -166,7 +166,7 @@ func runSpeaker(encoded string) error {
 
 // lan is a bridge with one namespace per node.
 type lan struct {
-	t      *testing.T
+	t      testing.TB
 	v6     bool
 	home   netns.NsHandle
 	links  *netlink.Handle
@@ -176,7 +176,7 @@ type lan struct {
 }
 
 // newLAN makes a bridge and count nodes in namespaces of their own; the names of interfaces exist only there.
-func newLAN(t *testing.T, v6 bool, count int) *lan {
+func newLAN(t testing.TB, v6 bool, count int) *lan {
 	t.Helper()
 	l := &lan{t: t, v6: v6, key: strings.Repeat("ab", KeySize)}
 	l.home = newNamespace(t)
@@ -194,7 +194,7 @@ func newLAN(t *testing.T, v6 bool, count int) *lan {
 }
 
 // newNamespace returns a network namespace that no process is in.
-func newNamespace(t *testing.T) netns.NsHandle {
+func newNamespace(t testing.TB) netns.NsHandle {
 	t.Helper()
 	var ns netns.NsHandle
 	var err error
@@ -317,7 +317,7 @@ func (n *machine) start(peers ...*machine) {
 
 // startIn starts the command from a thread in the namespace, which its process inherits, and kills it at the end of
 // the test. The thread waits for the process: its end would end the process too, by Pdeathsig.
-func startIn(t *testing.T, ns netns.NsHandle, cmd *exec.Cmd) (exited chan struct{}) {
+func startIn(t testing.TB, ns netns.NsHandle, cmd *exec.Cmd) (exited chan struct{}) {
 	t.Helper()
 	exited = make(chan struct{})
 	started := make(chan error)
@@ -343,7 +343,7 @@ func startIn(t *testing.T, ns netns.NsHandle, cmd *exec.Cmd) (exited chan struct
 }
 
 // burn keeps every CPU busy, with several processes for each, until the test ends.
-func burn(t *testing.T) {
+func burn(t testing.TB) {
 	t.Helper()
 	home, err := netns.Get()
 	must(t, err)
@@ -421,9 +421,16 @@ func lacks(name string) func(view) bool {
 	return func(v view) bool { return !slices.Contains(v.Members, name) && !slices.Contains(v.Members, name+"!") }
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+func testLogLevel() slog.Level {
+	if os.Getenv("MEMBERSHIP_TEST_DEBUG") != "" {
+		return slog.LevelDebug
+	}
+	return slog.LevelInfo
 }

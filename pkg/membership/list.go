@@ -78,7 +78,7 @@ type List struct {
 	memberlist *memberlist.Memberlist
 	prober     *prober // nil without the capability for it
 	queue      memberlist.TransmitLimitedQueue
-	outgoing   chan outgoing
+	outgoing   chan func()
 	merges     chan []byte
 	changes    chan struct{}
 	updates    chan struct{}
@@ -94,11 +94,6 @@ type List struct {
 	farewell chan struct{} // ends the heartbeats, before done ends the rest
 }
 
-type outgoing struct {
-	to      netip.AddrPort
-	encoded []byte // nil: an echo request
-}
-
 // Start joins the other speakers. When ctx ends the speaker stops without a word, as if it had crashed; call
 // Leave before to go in good order.
 func Start(ctx context.Context, config Config) (*List, error) {
@@ -109,7 +104,7 @@ func Start(ctx context.Context, config Config) (*List, error) {
 	l := &List{
 		config:   config,
 		log:      config.Log,
-		outgoing: make(chan outgoing, sendQueue),
+		outgoing: make(chan func(), sendQueue),
 		merges:   make(chan []byte, mergeQueue),
 		changes:  make(chan struct{}, 1),
 		updates:  make(chan struct{}, 1),
@@ -222,7 +217,7 @@ func (l *List) Leave(ctx context.Context) error {
 	bye := l.core.message(time.Now(), kindBye).encode()
 	for _, member := range l.Members() {
 		if member.Name != l.config.Name {
-			l.deliver(outgoing{netip.AddrPortFrom(member.Addr, l.config.Port), bye})
+			l.deliver(netip.AddrPortFrom(member.Addr, l.config.Port), bye)
 		}
 	}
 	limit := time.Second
@@ -273,23 +268,25 @@ func (l *List) tickLoop() {
 func (l *List) sendLoop() {
 	for {
 		select {
-		case o := <-l.outgoing:
-			l.deliver(o)
+		case send := <-l.outgoing:
+			send()
 		case <-l.done:
 			return
 		}
 	}
 }
 
-func (l *List) deliver(o outgoing) {
-	var err error
-	if o.encoded == nil {
-		err = l.prober.ask(o.to.Addr())
-	} else {
-		err = l.memberlist.SendBestEffort(node(o.to), o.encoded)
+func (l *List) enqueue(send func()) {
+	select {
+	case l.outgoing <- send:
+	default:
+		l.metrics.dropped.WithLabelValues("send").Inc()
 	}
-	if err != nil {
-		l.log.Debug("send failed", "to", o.to, "error", err)
+}
+
+func (l *List) deliver(to netip.AddrPort, encoded []byte) {
+	if err := l.memberlist.SendBestEffort(node(to), encoded); err != nil {
+		l.log.Debug("send failed", "to", to, "error", err)
 	}
 }
 
@@ -331,23 +328,32 @@ func (l *List) updateLoop() {
 // The rest is what the core needs of the world.
 
 func (l *List) send(to netip.AddrPort, encoded []byte) {
-	select {
-	case l.outgoing <- outgoing{to, encoded}:
-	default:
-		l.metrics.dropped.WithLabelValues("send").Inc()
-	}
+	l.enqueue(func() { l.deliver(to, encoded) })
 }
 
 func (l *List) echo(to netip.Addr) {
-	if l.prober != nil {
-		l.send(netip.AddrPortFrom(to, 0), nil)
-	}
+	l.enqueue(func() {
+		if err := l.prober.ask(to); err != nil {
+			l.log.Debug("echo request failed", "to", to, "error", err)
+		}
+	})
+}
+
+func (l *List) resolve(addrs []netip.AddrPort) {
+	l.enqueue(func() {
+		if err := forgetUnresolved(addrs); err != nil {
+			l.log.Debug("looking for neighbours again", "error", err)
+		}
+	})
 }
 
 func (l *List) gossip(encoded []byte) { l.queue.QueueBroadcast(broadcast(encoded)) }
 
 func (l *List) join(to netip.AddrPort, name string) {
 	go func() {
+		if err := forgetUnresolved([]netip.AddrPort{to}); err != nil {
+			l.log.Debug("looking for a neighbour again", "error", err)
+		}
 		_, err := l.memberlist.Join([]string{to.String()})
 		l.core.joined(time.Now(), to, name, err)
 	}()

@@ -12,27 +12,21 @@ const watchersPerMember = 3
 // ring is the order in which members watch each other. Every member derives the same ring from the same names,
 // and the hash keeps the machines of one rack, which tend to have names in sequence and to fail together, from
 // being each other's only watchers.
-type ring []string
+type ring []position
 
-func newRing(names []string) ring {
-	type position struct {
-		hash uint64
-		name string
-	}
-	positions := make([]position, 0, len(names))
-	for _, name := range names {
-		h := fnv.New64a()
-		h.Write([]byte(name))
-		positions = append(positions, position{mix(h.Sum64()), name})
-	}
-	slices.SortFunc(positions, func(a, b position) int {
-		return cmp.Or(cmp.Compare(a.hash, b.hash), cmp.Compare(a.name, b.name))
-	})
-	r := make(ring, len(positions))
-	for i, p := range positions {
-		r[i] = p.name
-	}
-	return r
+type position struct {
+	hash uint64
+	name string
+}
+
+func positionOf(name string) position {
+	h := fnv.New64a()
+	h.Write([]byte(name))
+	return position{mix(h.Sum64()), name}
+}
+
+func (p position) compare(q position) int {
+	return cmp.Or(cmp.Compare(p.hash, q.hash), cmp.Compare(p.name, q.name))
 }
 
 // mix spreads FNV's result: names that differ only in their last character have neighbouring FNV hashes.
@@ -43,21 +37,36 @@ func mix(h uint64) uint64 {
 	return h
 }
 
-// watchers returns who watches name: those that follow it in the ring.
-func (r ring) watchers(name string) []string { return r.neighbours(name, 1) }
-
-// watched returns whom name watches: those that precede it.
-func (r ring) watched(name string) []string { return r.neighbours(name, -1) }
-
-func (r ring) neighbours(name string, step int) []string {
-	at := slices.Index(r, name)
-	if at < 0 {
-		return nil
+func newRing(names []string) ring {
+	r := make(ring, len(names))
+	for i, name := range names {
+		r[i] = positionOf(name)
 	}
-	n := min(watchersPerMember, len(r)-1)
-	names := make([]string, 0, n)
+	slices.SortFunc(r, position.compare)
+	return r
+}
+
+// watchers returns who watches name: those that follow its place in the ring, whether it is in the ring or not.
+func (r ring) watchers(name string) []string {
+	at, in := slices.BinarySearchFunc(r, positionOf(name), position.compare)
+	if in {
+		return r.walk(at, 1, len(r)-1)
+	}
+	return r.walk(at-1, 1, len(r))
+}
+
+// watched returns whom name, which is in the ring, watches: those that precede it.
+func (r ring) watched(name string) []string {
+	at, _ := slices.BinarySearchFunc(r, positionOf(name), position.compare)
+	return r.walk(at, -1, len(r)-1)
+}
+
+// walk returns the names after place at, in steps, of which the ring has others.
+func (r ring) walk(at, step, others int) []string {
+	n := min(watchersPerMember, others)
+	names := make([]string, 0, max(n, 0))
 	for i := 1; i <= n; i++ {
-		names = append(names, r[((at+step*i)%len(r)+len(r))%len(r)])
+		names = append(names, r[(at+step*i+len(r)*watchersPerMember)%len(r)].name)
 	}
 	return names
 }

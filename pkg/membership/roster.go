@@ -18,6 +18,9 @@ const (
 	// proofOfLife is by how much a message must be younger than the last one before a member was declared dead.
 	// A verdict takes longer than this; packets that were on their way or in a queue meanwhile are older.
 	proofOfLife = 300 * time.Millisecond
+	// graveLimit is when memberlist is believed that still counts a member which was declared dead here. It gives
+	// a dead one up much sooner, so the message that it has returned must have been lost.
+	graveLimit = 30 * time.Second
 
 	helloInterval     = 250 * time.Millisecond
 	helloSlowInterval = 5 * time.Second // to those that left, or have been away for longer than rememberForQuorum
@@ -49,7 +52,14 @@ type peer struct {
 
 type grave struct {
 	reason LossReason
+	since  time.Time
 	last   sighting // newest sign of life before
+}
+
+// disproved reports whether s, if it is true, shows that the member was buried in error or has come back. A run of
+// the speaker that said goodbye does not come back.
+func (g *grave) disproved(s sighting) bool {
+	return s.Instance != g.last.Instance || g.reason != Left && s.Uptime >= g.last.Uptime+proofOfLife
 }
 
 func (p *peer) live() bool { return p.listed && p.grave == nil }
@@ -96,7 +106,7 @@ func (r *roster) list(now time.Time, name string, addr netip.AddrPort, meta prof
 	p.lastHeard = now
 	p.adopt(meta)
 	// memberlist lists a member anew only on its own word, spoken after it was thought dead. An update may be old
-	// gossip unless it comes from another run of the speaker. A run that said goodbye does not come back.
+	// gossip unless it comes from another run of the speaker.
 	if g := p.grave; g != nil && (meta.Instance != g.last.Instance || joined && g.reason != Left) {
 		p.grave = nil
 	}
@@ -133,8 +143,7 @@ func (p *peer) adopt(meta profile) {
 // counted as a member, so that its state should be fetched and then raise be called.
 func (r *roster) hear(now time.Time, from sighting, addr netip.AddrPort) (strange bool) {
 	p := r.peer(from.Name)
-	if g := p.grave; g != nil && from.Instance == g.last.Instance &&
-		(g.reason == Left || from.Uptime < g.last.Uptime+proofOfLife) {
+	if p.grave != nil && !p.grave.disproved(from) {
 		return false
 	}
 	if from.Instance != p.seen.Instance || from.Uptime > p.seen.Uptime {
@@ -159,7 +168,7 @@ func (r *roster) bury(now time.Time, about sighting, reason LossReason) bool {
 		about.Uptime = max(about.Uptime, p.seen.Uptime)
 	}
 	p.lastLive = now
-	p.grave = &grave{reason: reason, last: about}
+	p.grave = &grave{reason: reason, since: now, last: about}
 	return true
 }
 
@@ -174,6 +183,23 @@ func (r *roster) raise(now time.Time, name string) bool {
 		p.lastLive = now
 	}
 	return p.listed
+}
+
+// returned takes another member's word that one has come back. It reports whether it counts again.
+func (r *roster) returned(now time.Time, about sighting) bool {
+	p := r.peers[about.Name]
+	return p != nil && p.grave != nil && p.grave.disproved(about) && r.raise(now, about.Name)
+}
+
+// outlived returns the members whose graves memberlist does not believe in.
+func (r *roster) outlived(now time.Time) []string {
+	var names []string
+	for name, p := range r.peers {
+		if p.listed && p.grave != nil && p.grave.reason != Left && now.Sub(p.grave.since) > graveLimit {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 func (r *roster) live() []*peer {
@@ -234,9 +260,11 @@ func (r *roster) seedsJoined() bool {
 	return true
 }
 
-// greet returns whom to send a hello now: speakers that are known but not live, the longest waiting first. It also
-// forgets the ones that have been away too long.
-func (r *roster) greet(now time.Time) []netip.AddrPort {
+// greet returns whom to send a hello now: speakers that are known but not live, the longest waiting first. mine
+// tells which of them are this member's to greet, by name, or by address if the name is not known: if all members
+// greeted a node without power, each with ARP requests, a large LAN would be full of them. greet also forgets the
+// speakers that have been away too long.
+func (r *roster) greet(now time.Time, mine func(name string) bool) []netip.AddrPort {
 	type candidate struct {
 		addr netip.AddrPort
 		last *time.Time
@@ -257,7 +285,7 @@ func (r *roster) greet(now time.Time) []netip.AddrPort {
 		if p.left() || away > rememberForQuorum {
 			interval = helloSlowInterval
 		}
-		if now.Sub(p.lastHello) >= interval {
+		if now.Sub(p.lastHello) >= interval && mine(name) {
 			due = append(due, candidate{p.addr, &p.lastHello})
 		}
 	}
@@ -266,7 +294,7 @@ func (r *roster) greet(now time.Time) []netip.AddrPort {
 		if now.Sub(s.since) > rememberForQuorum {
 			interval = helloSlowInterval
 		}
-		if !known[addr] && now.Sub(s.lastHello) >= interval {
+		if !known[addr] && now.Sub(s.lastHello) >= interval && mine(addr.String()) {
 			due = append(due, candidate{addr, &s.lastHello})
 		}
 	}
