@@ -44,27 +44,21 @@ type Options struct {
 // Run runs the speaker until ctx is done; then it hands its addresses over and leaves.
 func Run(ctx context.Context, cfg *rest.Config, o Options) error {
 	klog.SetLogger(logr.FromSlogHandler(o.Log.Handler()))
-	if err := layer2.CheckPrivileges(); err != nil {
-		return err
-	}
 	a, err := newAPI(cfg)
 	if err != nil {
 		return err
 	}
-	// What the speaker stands on outlives ctx, so that it can hand over.
+	// What the speaker stands on outlives ctx, so that it can hand over. When some of it fails, the speaker ends.
 	below, stop := context.WithCancel(context.Background())
 	defer stop()
-	failed := make(chan error, 4)
+	ctx, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
 
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	health := &health{}
-	if err := serve(below, failed, o, registry, health); err != nil {
+	if err := serve(below, fail, o, registry, health); err != nil {
 		return err
-	}
-
-	if err := a.awaitNode(ctx, o); err != nil {
-		return ignoreCanceled(ctx, err)
 	}
 	reports := newReporter(a, o.Node, o.Log)
 	go reports.run(below)
@@ -76,10 +70,32 @@ func Run(ctx context.Context, cfg *rest.Config, o Options) error {
 	})
 	synced := make(chan struct{})
 	s = New(Config{Node: o.Node, Layer2: l2, Reporter: reports, Synced: synced, Log: o.Log, Registerer: registry})
-	go func() { failed <- l2.Run(below) }()
+	go func() {
+		if err := l2.Run(below); err != nil {
+			fail(err)
+		}
+	}()
 
+	members, err := join(ctx, below, a, o, s, health, synced, registry)
+	if err == nil {
+		err = s.Run(ctx, members)
+	}
+	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
+		return cause
+	}
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// join has the speaker meet the API and the other speakers.
+func join(ctx, below context.Context, a *api, o Options, s *Speaker, h *health, synced chan<- struct{}, r prometheus.Registerer) (*membership.List, error) {
+	if err := a.awaitNode(ctx, o); err != nil {
+		return nil, err
+	}
 	feeds := startFeeds(below, a, o, s.inventory)
-	health.set(func() error { return notReady(s, feeds) })
+	h.set(func() error { return notReady(s, feeds) })
 	go func() {
 		select {
 		case <-feeds.synced:
@@ -87,48 +103,20 @@ func Run(ctx context.Context, cfg *rest.Config, o Options) error {
 		case <-below.Done():
 		}
 	}()
-
 	key, err := a.awaitKey(ctx, o)
 	if err != nil {
-		return ignoreCanceled(ctx, err)
+		return nil, err
 	}
 	// The list of peers first, so that membership knows for whom to wait.
 	select {
 	case <-feeds.listed["pods"]:
 	case <-ctx.Done():
-		return nil
+		return nil, ctx.Err()
 	}
-	members, err := membership.Start(below, membership.Config{
+	return membership.Start(below, membership.Config{
 		Name: o.Node, Bind: o.NodeIP, Port: o.MemberlistPort, Key: key, Peers: feeds.peers.addrs,
-		Replica: s.Replica(), Log: o.Log, Registerer: registry,
+		Replica: s.Replica(), Log: o.Log, Registerer: r,
 	})
-	if err != nil {
-		return err
-	}
-
-	running, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	go func() {
-		select {
-		case err := <-failed:
-			cancel(err)
-		case <-below.Done():
-		}
-	}()
-	if err := s.Run(running, members); err != nil {
-		o.Log.Warn("not all speakers were told that this one leaves", "error", err)
-	}
-	if cause := context.Cause(running); !errors.Is(cause, context.Canceled) {
-		return cause
-	}
-	return nil
-}
-
-func ignoreCanceled(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return nil
-	}
-	return err
 }
 
 // notReady says what a speaker that does not announce yet is waiting for.
@@ -159,7 +147,7 @@ func ExcludePatterns(list string) ([]*regexp.Regexp, error) {
 }
 
 // serve offers metrics and health. A port that another program has is an error at once.
-func serve(ctx context.Context, failed chan<- error, o Options, registry *prometheus.Registry, h *health) error {
+func serve(ctx context.Context, fail func(error), o Options, registry *prometheus.Registry, h *health) error {
 	health := http.NewServeMux()
 	health.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	health.HandleFunc("/readyz", h.ready)
@@ -175,7 +163,11 @@ func serve(ctx context.Context, failed chan<- error, o Options, registry *promet
 			return fmt.Errorf("listen on port %d: %w: free it on this node, or choose another with %s", server.port, err, server.flag)
 		}
 		srv := &http.Server{Handler: server.handler, ReadHeaderTimeout: 10 * time.Second}
-		go func() { failed <- srv.Serve(listener) }()
+		go func() {
+			if err := srv.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+				fail(err)
+			}
+		}()
 		context.AfterFunc(ctx, func() { _ = srv.Close() })
 	}
 	return nil
