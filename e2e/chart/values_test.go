@@ -2,6 +2,7 @@ package chart_test
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 )
 
 const everyValue = `
@@ -42,12 +44,17 @@ speaker:
   extraArgs: [--log-level=warn]
 `
 
-func TestValuesReachThePods(t *testing.T) {
+func withEveryValue(t *testing.T) []runtime.Object {
+	t.Helper()
 	file := filepath.Join(t.TempDir(), "values.yaml")
 	if err := os.WriteFile(file, []byte(everyValue), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	objects := render(t, "--values", file)
+	return render(t, "--values", file)
+}
+
+func TestValuesReachThePods(t *testing.T) {
+	objects := withEveryValue(t)
 
 	deployment := controllerOf(t, objects)
 	if deployment.Name != "balance-controller" || *deployment.Spec.Replicas != 3 {
@@ -93,6 +100,25 @@ func TestValuesReachThePods(t *testing.T) {
 		{Name: "health", ContainerPort: 17473},
 	}, only(t, speaker.Containers).Ports); diff != "" {
 		t.Errorf("ports of the speaker (-want +got):\n%s", diff)
+	}
+}
+
+// Both programs take the arguments that the chart gives them: they come as far as --help.
+func TestProgramsTakeTheArguments(t *testing.T) {
+	programs := t.TempDir()
+	build := exec.Command("go", "build", "-o", programs+"/", "./controller", "./speaker")
+	build.Dir = root
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for name, objects := range map[string][]runtime.Object{"defaults": render(t), "every value": withEveryValue(t)} {
+		for _, pod := range []corev1.PodSpec{controllerOf(t, objects).Spec.Template.Spec, speakerOf(t, objects).Spec.Template.Spec} {
+			container := only(t, pod.Containers)
+			command := exec.Command(filepath.Join(programs, container.Name), append(container.Args, "--help")...)
+			if out, err := command.CombinedOutput(); err != nil {
+				t.Errorf("%s: %s %q: %v\n%s", name, container.Name, container.Args, err, out)
+			}
+		}
 	}
 }
 
