@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"syscall"
@@ -34,9 +35,9 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := run(ctx); err != nil {
-		var exit interface{ ExitCode() int }
-		if errors.As(err, &exit) && exit.ExitCode() > 0 {
-			os.Exit(exit.ExitCode())
+		var inside exitStatus
+		if errors.As(err, &inside) {
+			os.Exit(int(inside)) // the command has said what is wrong
 		}
 		fmt.Fprintln(os.Stderr, "lab:", err)
 		os.Exit(1)
@@ -132,5 +133,15 @@ func interactive(ctx context.Context, lab *cluster.Lab, machine string, args ...
 	cmd.SysProcAttr.Setpgid = false
 	cmd.Cancel = nil
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	return cmd.Run()
+	err := cmd.Run()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) && exit.ExitCode() > 0 {
+		return exitStatus(exit.ExitCode())
+	}
+	return err
 }
+
+// exitStatus is that of a command that the user ran in the lab.
+type exitStatus int
+
+func (s exitStatus) Error() string { return fmt.Sprintf("exit status %d", int(s)) }

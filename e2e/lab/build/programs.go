@@ -51,7 +51,7 @@ func Programs(ctx context.Context) (string, error) {
 		major, minor, _ := strings.Cut(strings.TrimPrefix(kubernetesVersion, "v"), ".")
 		minor, _, _ = strings.Cut(minor, ".")
 		ldflags := fmt.Sprintf("-s -w -X %[1]s.gitVersion=%[2]s -X %[1]s.gitMajor=%[3]s -X %[1]s.gitMinor=%[4]s", version, kubernetesVersion, major, minor)
-		args := append([]string{"-tags", "programs", "-ldflags", ldflags, "-o", dir + "/"}, programs...)
+		args := append([]string{"-trimpath", "-tags", "programs", "-ldflags", ldflags, "-o", dir + "/"}, programs...)
 		if err := goBuild(ctx, module, args...); err != nil {
 			return err
 		}

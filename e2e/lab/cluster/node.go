@@ -53,6 +53,8 @@ containerRuntimeEndpoint: "unix://{{.Run}}/containerd.sock"
 podLogsDir: "{{.Dir}}/pod-logs"
 volumePluginDir: "{{.Dir}}/volume-plugins"
 resolvConf: "{{.Dir}}/resolv.conf"
+clusterDNS: [10.96.0.10]
+clusterDomain: cluster.local
 cgroupDriver: cgroupfs
 cgroupsPerQOS: false
 enforceNodeAllocatable: []
