@@ -1,6 +1,8 @@
 package speaker
 
 import (
+	"maps"
+	"net/netip"
 	"time"
 
 	"github.com/steelyard-lb/steelyard/pkg/announce"
@@ -17,6 +19,9 @@ func (s *Speaker) mergeInbox(now time.Time) {
 		for _, c := range claims {
 			if s.replica.merge(c) {
 				s.touchAddr(c.Addr)
+				if c.Owner != "" && !s.view.live[c.Owner] {
+					s.heard[c.Addr] = now
+				}
 				continue
 			}
 			// A claim that lost to ours. An older one than that which ours was made against is but late news.
@@ -38,9 +43,12 @@ func (s *Speaker) meetRivals(now time.Time) {
 			delete(s.rivals, a)
 		case s.view.live[r.name]:
 			delete(s.rivals, a)
+			if now.Sub(h.announced) < defence {
+				continue // the burst under way, and its claim, do it
+			}
 			s.outbox = append(s.outbox, h.claim)
 			if h.answers() {
-				s.announceAnew(h)
+				s.announceAnew(h, now)
 				s.metrics.rivalries.Inc()
 				s.tell("announcing again", a, announce.Holder, r.name)
 			}
@@ -63,9 +71,7 @@ func (s *Speaker) sweep(now time.Time) {
 			s.release(c)
 		}
 	}
-	for a, t := range s.lost {
-		if now.Sub(t) >= retake {
-			delete(s.lost, a)
-		}
-	}
+	old := func(_ netip.Addr, t time.Time) bool { return now.Sub(t) > housekeeping }
+	maps.DeleteFunc(s.lost, old)
+	maps.DeleteFunc(s.heard, old)
 }

@@ -142,11 +142,14 @@ func (s *Speaker) take(b *ballot, reason announce.Reason, now time.Time) {
 		}
 		h, c := s.held[a], s.replica.get(a)
 		if c.Owner != s.config.Node {
-			if until := s.lost[a].Add(retake); s.view.live[c.Owner] && now.Before(until) {
+			if s.view.live[c.Owner] && !s.mayRetake(a, h, c, now) {
+				continue
+			}
+			if until, wait := s.mayReturn(a, c.Owner, now); wait {
 				s.at(a, until)
 				continue
 			}
-			h = s.claimFrom(a, h, c, reason)
+			h = s.claimFrom(a, h, c, reason, now)
 		} else if h == nil {
 			h = &hold{claim: c}
 			s.held[a] = h
@@ -167,9 +170,27 @@ func (s *Speaker) take(b *ballot, reason announce.Reason, now time.Time) {
 	s.complain(b)
 }
 
+// mayRetake tells whether the address may be claimed against another live speaker's claim. One that this speaker has just lost is left
+// to the other for a while.
+func (s *Speaker) mayRetake(a netip.Addr, h *hold, c announce.Claim, now time.Time) bool {
+	if h != nil && announce.Regained(h.claim, c) {
+		return true
+	}
+	if h != nil && !c.Probing {
+		s.lost[a] = now
+		s.withdraw(a, announce.Superseded)
+	}
+	until := s.lost[a].Add(retake)
+	if now.Before(until) {
+		s.at(a, until)
+		return false
+	}
+	return true
+}
+
 // claimFrom claims the address against another's claim, a released one, or none. A fresh address, and one whose owner had not yet
 // probed it, is probed before it is answered.
-func (s *Speaker) claimFrom(a netip.Addr, h *hold, against announce.Claim, reason announce.Reason) *hold {
+func (s *Speaker) claimFrom(a netip.Addr, h *hold, against announce.Claim, reason announce.Reason, now time.Time) *hold {
 	fresh := against.Owner == "" || against.Probing
 	if h == nil {
 		h = &hold{}
@@ -177,10 +198,11 @@ func (s *Speaker) claimFrom(a netip.Addr, h *hold, against announce.Claim, reaso
 	} else if h.answers() {
 		fresh = false
 	}
+	h.taken = now
 	s.claim(h, against, fresh)
 	s.metrics.taken.WithLabelValues(string(reason)).Inc()
 	if !fresh {
-		s.announceAnew(h)
+		s.announceAnew(h, now)
 		s.tell("taking over", a, reason, against.Owner)
 	}
 	return h
@@ -195,9 +217,9 @@ func (s *Speaker) claim(h *hold, against announce.Claim, probing bool) {
 }
 
 // announceAnew has the neighbours told that the address is here.
-func (s *Speaker) announceAnew(h *hold) {
+func (s *Speaker) announceAnew(h *hold, now time.Time) {
 	s.bursts++
-	h.burst, s.unsynced = s.bursts, true
+	h.burst, h.announced, s.unsynced = s.bursts, now, true
 }
 
 // yield has this node leave the group to the elected one: at once what another live speaker answers for, the rest when it does,

@@ -3,6 +3,7 @@ package speaker
 import (
 	"maps"
 	"net"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -36,8 +37,15 @@ func usable(n *announce.Node) bool {
 func (s *Speaker) follow(now time.Time) {
 	old := s.view
 	s.view = s.look(now)
+	s.view.quorum = s.steadyQuorum(s.members.Quorum(), now)
 	s.nodesChanged = false
 
+	for name := range s.view.live {
+		if !old.live[name] {
+			delete(s.lostAt, name)
+			s.reunited = now
+		}
+	}
 	gone, come, changed := map[string]bool{}, false, false
 	for i := range old.nodes {
 		before := &old.nodes[i]
@@ -56,6 +64,7 @@ func (s *Speaker) follow(now time.Time) {
 	for name := range old.live {
 		if !s.view.live[name] {
 			gone[name] = true
+			s.lostAt[name] = now
 		}
 	}
 	for _, svc := range s.services {
@@ -71,15 +80,62 @@ func (s *Speaker) follow(now time.Time) {
 		}
 	}
 	for a, h := range s.held {
-		// A claim that lost to another's waits for that other's state of life; one without quorum is raised with it.
-		if s.replica.get(a) != h.claim || s.view.quorum && !h.claim.Quorum {
+		// A claim that lost to another's waits for that other to live, one without a successor for a successor, and one without quorum for
+		// the quorum.
+		if s.replica.get(a) != h.claim || !h.unfit.IsZero() || s.view.quorum && !h.claim.Quorum {
 			s.touchAddr(a)
+		}
+	}
+	if old.quorum && !s.view.quorum {
+		s.doubt(now)
+	}
+}
+
+// steadyQuorum tells whether the speaker has been among the majority for a while. One that comes back from the other side of a partition
+// is among it at once, but what it claimed there was claimed by a minority, until the majority has had its say.
+func (s *Speaker) steadyQuorum(quorum bool, now time.Time) bool {
+	switch {
+	case !quorum:
+		s.quorumAt = time.Time{}
+	case s.quorumAt.IsZero():
+		s.quorumAt = now.Add(steady)
+	}
+	return quorum && !now.Before(s.quorumAt)
+}
+
+// mayReturn tells whether the owner of a claim, who is not live, may turn up any moment, and until when: as a partition heals, or this
+// speaker starts, the others are met one after the other, and the claims of those that follow are heard of before them.
+func (s *Speaker) mayReturn(a netip.Addr, owner string, now time.Time) (time.Time, bool) {
+	if owner == "" || s.view.live[owner] {
+		return time.Time{}, false
+	}
+	until := s.heard[a]
+	if !s.lostAt[owner].After(s.reunited) {
+		until = later(until, s.reunited)
+	}
+	until = until.Add(reunion)
+	return until, now.Before(until)
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+// doubt takes back the quorum of the claims that were made shortly before it was lost: a speaker that is cut off loses the others one
+// after the other, and at first still seems to be among the majority.
+func (s *Speaker) doubt(now time.Time) {
+	for a, h := range s.held {
+		if h.claim.Quorum && s.replica.get(a) == h.claim && now.Sub(h.taken) < hindsight {
+			s.claim(h, h.claim, h.claim.Probing)
 		}
 	}
 }
 
 func (s *Speaker) look(now time.Time) view {
-	v := view{quorum: s.members.Quorum(), live: map[string]bool{}}
+	v := view{live: map[string]bool{}}
 	members := s.members.Members()
 	s.met = s.met || len(members) > 1
 	for _, m := range members {

@@ -92,7 +92,7 @@ func (s *Speaker) takeProbes(now time.Time) {
 		default:
 			h.conflict = nil
 			s.claim(h, h.claim, false)
-			s.announceAnew(h)
+			s.announceAnew(h, now)
 			s.tell("announcing", r.addr, announce.Probed, "")
 			continue
 		}
@@ -117,7 +117,11 @@ func (s *Speaker) complain(b *ballot) {
 func (s *Speaker) complaint(svc *service) string {
 	var messages []string
 	for _, a := range svc.addrs {
-		if h := s.held[a]; h != nil && h.conflict != nil {
+		h := s.held[a]
+		if h != nil && h.claim.Probing && h.conflict == nil {
+			return svc.Complaint // it may be about this address; the probe will tell
+		}
+		if h != nil && h.conflict != nil {
 			messages = append(messages, fmt.Sprintf("%v is not announced: the host with the MAC address %v answers for it. "+
 				"Take the address from that host, or out of the pool. It is tried again every %v.", a, h.conflict.MAC, reprobe))
 		}

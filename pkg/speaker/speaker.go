@@ -34,7 +34,13 @@ const (
 	rivalry = 5 * time.Second
 	// lateStart is how long a starting speaker is given before the others take its addresses.
 	lateStart = 5 * time.Second
-	// reunion is how long a speaker that was cut off from the network waits for the others.
+	// hindsight is how long it may take a speaker that is cut off to lose the last of the others.
+	hindsight = 15 * time.Second
+	// steady is how long a speaker has to be among the majority until its claims are the majority's.
+	steady = 5 * time.Second
+	// defence is the time between two answers to rivals for an address; each makes a burst of announcements.
+	defence = time.Second
+	// reunion is how long a speaker that was cut off from the network waits for the others, and one that met another for more of them.
 	reunion = 2 * time.Second
 	// housekeeping is the time between looks at what no event announces.
 	housekeeping = time.Minute
@@ -98,13 +104,17 @@ type Speaker struct {
 	late      bool // it has told the others that it is not ready
 	started   time.Time
 	view      view
-	met       bool      // it has ever seen another speaker
-	cutOff    bool      // it has had no interface, and has not met the others since
-	aloneAt   time.Time // when it settles that it is alone
+	met       bool                 // it has ever seen another speaker
+	quorumAt  time.Time            // when the present quorum counts; zero without one
+	reunited  time.Time            // when a member came, or came back
+	lostAt    map[string]time.Time // when those that are not live any more were lost
+	cutOff    bool                 // it has had no interface, and has not met the others since
+	aloneAt   time.Time            // when it settles that it is alone
 	held      map[netip.Addr]*hold
 	bursts    uint64
 	awaiting  map[netip.Addr]time.Time // groups whose elected speaker has yet to claim them, by their first address; since when
 	rivals    map[netip.Addr]rival     // addresses that another speaker claims too
+	heard     map[netip.Addr]time.Time // addresses that were heard to belong to a speaker that is not live; when
 	lost      map[netip.Addr]time.Time // addresses that another speaker took lately
 	due       map[netip.Addr]time.Time // when to look at an address again
 	expected  map[string]int           // addresses that the others are about to claim, in the present pass
@@ -119,8 +129,10 @@ type Speaker struct {
 // hold is an address that this speaker answers for, or probes in order to.
 type hold struct {
 	claim      announce.Claim // this speaker's latest
+	taken      time.Time      // when it was elected; zero after a restart
 	interfaces []string
 	burst      uint64
+	announced  time.Time // when the latest burst began
 	// conflict is the stranger that answered for the address.
 	conflict *layer2.Conflict
 	// probing: a probe is under way; after one that gave no clearance, the next is not to start before retry.
@@ -146,10 +158,12 @@ func New(c Config) *Speaker {
 		held:     map[netip.Addr]*hold{},
 		awaiting: map[netip.Addr]time.Time{},
 		rivals:   map[netip.Addr]rival{},
+		heard:    map[netip.Addr]time.Time{},
 		lost:     map[netip.Addr]time.Time{},
 		due:      map[netip.Addr]time.Time{},
 		expected: map[string]int{},
 		faults:   map[netip.Addr]string{},
+		lostAt:   map[string]time.Time{},
 	}
 	s.inventory = newInventory(s.wakeUp)
 	s.replica = &replica{wake: s.wakeUp, claims: announce.NewClaims()}
@@ -263,7 +277,7 @@ func (s *Speaker) pass(now time.Time) time.Time {
 		s.mu.Unlock()
 		return s.notReady(now)
 	}
-	if s.view.stale || s.nodesChanged || s.cutOff {
+	if s.view.stale || s.nodesChanged || s.cutOff || !s.view.quorum && !s.quorumAt.IsZero() && !now.Before(s.quorumAt) {
 		s.follow(now)
 	}
 	for a, t := range s.due {
@@ -362,6 +376,9 @@ func (s *Speaker) nextTime(now time.Time) time.Time {
 		if r.until.Before(next) {
 			next = r.until
 		}
+	}
+	if !s.quorumAt.IsZero() && !s.view.quorum && s.quorumAt.Before(next) {
+		next = s.quorumAt
 	}
 	if s.cutOff && !s.aloneAt.IsZero() && s.aloneAt.Before(next) {
 		next = s.aloneAt

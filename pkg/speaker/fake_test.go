@@ -1,0 +1,422 @@
+package speaker
+
+import (
+	"context"
+	"maps"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/steelyard-lb/steelyard/pkg/announce"
+	"github.com/steelyard-lb/steelyard/pkg/layer2"
+	"github.com/steelyard-lb/steelyard/pkg/membership"
+)
+
+// hub is the network between speakers: who reaches whom, how long packets take, and how late each notices that another is gone.
+type hub struct {
+	mu    sync.Mutex
+	nodes map[string]*fakeMembers
+	side  map[string]int // of a partition
+	// delay is how long a packet takes; detect how long it takes `by` to notice that `of` is gone.
+	delay  func(from, to string) time.Duration
+	detect func(by, of string) time.Duration
+	// lose tells whether the first copy of a broadcast is lost; gossip brings it later.
+	lose func(from, to string) bool
+}
+
+func newHub() *hub {
+	return &hub{
+		nodes:  map[string]*fakeMembers{},
+		side:   map[string]int{},
+		delay:  func(string, string) time.Duration { return time.Millisecond },
+		detect: func(string, string) time.Duration { return 400 * time.Millisecond },
+		lose:   func(string, string) bool { return false },
+	}
+}
+
+// fakeMembers is one speaker's membership.
+type fakeMembers struct {
+	hub     *hub
+	self    membership.Member
+	replica membership.Replica
+	changed chan struct{}
+	settled chan struct{}
+	view    map[string]membership.Member
+	known   map[string]bool
+	down    bool
+}
+
+// join starts a speaker's membership: it exchanges its state with all that it reaches.
+func (h *hub) join(name string, mac net.HardwareAddr, replica membership.Replica) *fakeMembers {
+	m := &fakeMembers{
+		hub: h, replica: replica, changed: make(chan struct{}, 1), settled: make(chan struct{}),
+		self: membership.Member{Name: name},
+	}
+	h.mu.Lock()
+	m.view = map[string]membership.Member{name: m.self}
+	m.known = map[string]bool{name: true}
+	if old := h.nodes[name]; old != nil {
+		old.down = true
+	}
+	h.nodes[name] = m
+	h.mu.Unlock()
+	time.AfterFunc(20*time.Millisecond, func() {
+		for _, other := range h.reachable(m) {
+			h.exchange(m, other)
+		}
+		close(m.settled)
+	})
+	return m
+}
+
+func (h *hub) reachable(m *fakeMembers) []*fakeMembers {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var all []*fakeMembers
+	for _, name := range slices.Sorted(maps.Keys(h.nodes)) {
+		if other := h.nodes[name]; other != m && !other.down && !m.down && h.side[name] == h.side[m.self.Name] {
+			all = append(all, other)
+		}
+	}
+	return all
+}
+
+// exchange merges the states of two members both ways; then each counts the other as live.
+func (h *hub) exchange(a, b *fakeMembers) {
+	fromA, fromB := a.replica.State(), b.replica.State()
+	a.replica.Merge(fromB)
+	b.replica.Merge(fromA)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	a.view[b.self.Name], b.view[a.self.Name] = b.self, a.self
+	a.known[b.self.Name], b.known[a.self.Name] = true, true
+	a.notify()
+	b.notify()
+}
+
+func (m *fakeMembers) notify() {
+	select {
+	case m.changed <- struct{}{}:
+	default:
+	}
+}
+
+// forget has `by` notice that `of` is gone.
+func (h *hub) forget(by, of *fakeMembers, left bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.nodes[of.self.Name] != of || !of.down && h.side[by.self.Name] == h.side[of.self.Name] {
+		return
+	}
+	delete(by.view, of.self.Name)
+	if left {
+		delete(by.known, of.self.Name)
+	}
+	by.notify()
+}
+
+// die takes a speaker off the network at once.
+func (h *hub) die(name string) {
+	h.mu.Lock()
+	m := h.nodes[name]
+	h.mu.Unlock()
+	others := h.reachable(m)
+	h.mu.Lock()
+	m.down = true
+	h.mu.Unlock()
+	for _, other := range others {
+		time.AfterFunc(h.detect(other.self.Name, name), func() { h.forget(other, m, false) })
+	}
+}
+
+// split puts the named speakers on a side of their own.
+func (h *hub) split(names ...string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, name := range names {
+		h.side[name] = 1
+	}
+	for _, a := range h.nodes {
+		for _, b := range h.nodes {
+			if h.side[a.self.Name] != h.side[b.self.Name] {
+				time.AfterFunc(h.detect(a.self.Name, b.self.Name), func() { h.forget(a, b, false) })
+			}
+		}
+	}
+}
+
+// heal ends the partition; the speakers find each other pair by pair.
+func (h *hub) heal() {
+	h.mu.Lock()
+	clear(h.side)
+	names := slices.Sorted(maps.Keys(h.nodes))
+	h.mu.Unlock()
+	wait := 300 * time.Millisecond
+	for i, a := range names {
+		for _, b := range names[i+1:] {
+			wait += 7 * time.Millisecond
+			time.AfterFunc(wait, func() { h.exchange(h.nodes[a], h.nodes[b]) })
+		}
+	}
+}
+
+func (m *fakeMembers) Members() []membership.Member {
+	m.hub.mu.Lock()
+	defer m.hub.mu.Unlock()
+	return slices.SortedFunc(maps.Values(m.view), func(a, b membership.Member) int { return strings.Compare(a.Name, b.Name) })
+}
+
+func (m *fakeMembers) Changed() <-chan struct{} { return m.changed }
+func (m *fakeMembers) Settled() <-chan struct{} { return m.settled }
+
+func (m *fakeMembers) Quorum() bool {
+	m.hub.mu.Lock()
+	defer m.hub.mu.Unlock()
+	return 2*len(m.view) > len(m.known)
+}
+
+// send calls f for each live member that the packet reaches.
+func (m *fakeMembers) send(extra time.Duration, f func(*fakeMembers)) {
+	for _, to := range m.hub.reachable(m) {
+		wait := extra + m.hub.delay(m.self.Name, to.self.Name)
+		if extra == 0 && m.hub.lose(m.self.Name, to.self.Name) {
+			continue
+		}
+		time.AfterFunc(wait, func() {
+			m.hub.mu.Lock()
+			_, listening := to.view[m.self.Name]
+			arrives := listening && !to.down && m.hub.side[to.self.Name] == m.hub.side[m.self.Name]
+			m.hub.mu.Unlock()
+			if arrives {
+				f(to)
+			}
+		})
+	}
+}
+
+func (m *fakeMembers) Broadcast(b []byte) {
+	b = slices.Clone(b)
+	m.send(0, func(to *fakeMembers) { to.replica.Merge(b) })
+	m.send(150*time.Millisecond, func(to *fakeMembers) { to.replica.Merge(b) })
+}
+
+func (m *fakeMembers) Update(leaving bool, macs []net.HardwareAddr, interfaces []string) {
+	m.hub.mu.Lock()
+	m.self.Leaving, m.self.MACs, m.self.Interfaces = leaving, slices.Clone(macs), slices.Clone(interfaces)
+	m.view[m.self.Name] = m.self
+	profile := m.self
+	m.notify()
+	m.hub.mu.Unlock()
+	m.send(0, func(to *fakeMembers) {
+		m.hub.mu.Lock()
+		defer m.hub.mu.Unlock()
+		to.view[profile.Name] = profile
+		to.notify()
+	})
+}
+
+func (m *fakeMembers) Leave(context.Context) error {
+	m.hub.mu.Lock()
+	defer m.hub.mu.Unlock()
+	if m.down {
+		return nil
+	}
+	m.down = true
+	for _, other := range m.hub.nodes {
+		if other != m && !other.down {
+			time.AfterFunc(time.Millisecond, func() { m.hub.forget(other, m, true) })
+		}
+	}
+	return nil
+}
+
+// lan is the network to which addresses are announced.
+type lan struct {
+	mu        sync.Mutex
+	nics      map[string]*fakeLayer2
+	strangers map[netip.Addr]net.HardwareAddr
+	// neighbour is the client's table: who announced an address last.
+	neighbour map[netip.Addr]string
+	bursts    map[netip.Addr]int
+	history   []moment
+}
+
+// moment is who answered for an address from then on.
+type moment struct {
+	at   time.Time
+	addr netip.Addr
+	by   []string
+}
+
+func newLAN() *lan {
+	return &lan{nics: map[string]*fakeLayer2{}, strangers: map[netip.Addr]net.HardwareAddr{}, neighbour: map[netip.Addr]string{}, bursts: map[netip.Addr]int{}}
+}
+
+// answering returns who answers for the address. The caller holds l.mu.
+func (l *lan) answering(a netip.Addr) []string {
+	var names []string
+	for name, nic := range l.nics {
+		if _, ok := nic.vips[a]; ok && nic.up() {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// fakeLayer2 is one node's layer 2. It keeps the contract of layer2.Announcer.
+type fakeLayer2 struct {
+	lan       *lan
+	name      string
+	mac       net.HardwareAddr
+	vips      map[netip.Addr]layer2.Announcement
+	nics      []layer2.Interface
+	dead      bool
+	syncs     int
+	changed   chan struct{}
+	conflicts chan layer2.Conflict
+}
+
+func (l *lan) attach(name string, mac net.HardwareAddr) *fakeLayer2 {
+	f := &fakeLayer2{
+		lan: l, name: name, mac: mac, vips: map[netip.Addr]layer2.Announcement{},
+		nics:    []layer2.Interface{{Name: "eth0", MAC: mac}},
+		changed: make(chan struct{}, 1), conflicts: make(chan layer2.Conflict, 1),
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.nics[name] = f
+	return f
+}
+
+// up tells whether packets of the node reach the network. The caller holds lan.mu.
+func (f *fakeLayer2) up() bool { return !f.dead && len(f.nics) > 0 }
+
+func (f *fakeLayer2) Sync(announcements []layer2.Announcement) []layer2.Status {
+	f.lan.mu.Lock()
+	defer f.lan.mu.Unlock()
+	f.syncs++
+	before := f.vips
+	f.vips = map[netip.Addr]layer2.Announcement{}
+	var statuses []layer2.Status
+	for _, n := range announcements {
+		f.vips[n.Addr] = n
+		statuses = append(statuses, layer2.Status{Addr: n.Addr, Interfaces: []string{"eth0"}})
+		if n.Burst > before[n.Addr].Burst {
+			f.lan.bursts[n.Addr]++
+			f.burst(n)
+		}
+	}
+	for a := range before {
+		if _, kept := f.vips[a]; !kept {
+			f.lan.note(a)
+		}
+	}
+	for a := range f.vips {
+		if _, had := before[a]; !had {
+			f.lan.note(a)
+		}
+	}
+	return statuses
+}
+
+func (l *lan) note(a netip.Addr) {
+	l.history = append(l.history, moment{time.Now(), a, l.answering(a)})
+}
+
+// burst announces the address in several rounds, as long as it is still announced for that reason.
+func (f *fakeLayer2) burst(n layer2.Announcement) {
+	for _, after := range []time.Duration{0, 100 * time.Millisecond, 500 * time.Millisecond, 1100 * time.Millisecond, 2200 * time.Millisecond} {
+		time.AfterFunc(after, func() {
+			f.lan.mu.Lock()
+			defer f.lan.mu.Unlock()
+			if f.lan.nics[f.name] == f && f.up() && f.vips[n.Addr].Burst == n.Burst {
+				f.lan.neighbour[n.Addr] = f.name
+			}
+		})
+	}
+}
+
+func (f *fakeLayer2) Probe(ctx context.Context, a netip.Addr, _ []string, ours func(net.HardwareAddr) bool) (*layer2.Conflict, error) {
+	for range 3 {
+		f.lan.mu.Lock()
+		answers := []net.HardwareAddr{}
+		if mac := f.lan.strangers[a]; mac != nil {
+			answers = append(answers, mac)
+		}
+		for _, name := range f.lan.answering(a) {
+			if name != f.name {
+				answers = append(answers, f.lan.nics[name].mac)
+			}
+		}
+		f.lan.mu.Unlock()
+		for _, mac := range answers {
+			if !ours(mac) {
+				return &layer2.Conflict{Addr: a, Interface: "eth0", MAC: mac}, nil
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+	return nil, nil
+}
+
+func (f *fakeLayer2) Interfaces() []layer2.Interface {
+	f.lan.mu.Lock()
+	defer f.lan.mu.Unlock()
+	return slices.Clone(f.nics)
+}
+
+func (f *fakeLayer2) Changed() <-chan struct{}          { return f.changed }
+func (f *fakeLayer2) Conflicts() <-chan layer2.Conflict { return f.conflicts }
+
+// carrier plugs or unplugs the node's interfaces.
+func (f *fakeLayer2) carrier(names ...string) {
+	f.lan.mu.Lock()
+	f.nics = nil
+	for _, name := range names {
+		f.nics = append(f.nics, layer2.Interface{Name: name, MAC: f.mac})
+	}
+	for a := range f.vips {
+		f.lan.note(a)
+	}
+	f.lan.mu.Unlock()
+	select {
+	case f.changed <- struct{}{}:
+	default:
+	}
+}
+
+// fakeReporter remembers what users were told, and shows it to the inventory as the API would.
+type fakeReporter struct {
+	mu         sync.Mutex
+	conditions map[string]string
+	events     []string
+	changed    func(service, complaint string)
+}
+
+func (r *fakeReporter) Complain(service string, reason announce.Reason, message string) {
+	r.set(service, message)
+	r.Warn(service, reason, message)
+}
+
+func (r *fakeReporter) Withdraw(service string) { r.set(service, "") }
+
+func (r *fakeReporter) Warn(service string, reason announce.Reason, message string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.events = append(r.events, service+" "+string(reason)+": "+message)
+}
+
+func (r *fakeReporter) set(service, message string) {
+	r.mu.Lock()
+	r.conditions[service] = message
+	r.mu.Unlock()
+	time.AfterFunc(5*time.Millisecond, func() { r.changed(service, message) })
+}
