@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -103,16 +104,6 @@ func TestInterfaceComesAndGoes(t *testing.T) {
 		node.up("eth0")
 		works("eth0")
 	})
-	t.Run("another MAC address", func(t *testing.T) {
-		l := node.link("eth0")
-		node.must(func() error { return netlink.LinkSetHardwareAddr(l, mac{2, 7, 7, 7, 7, 7}.hardware()) })
-		for _, addr := range []netip.Addr{vip4, vip6} {
-			eventually(t, fmt.Sprintf("the client has learnt %s unasked", addr), func() bool {
-				got, _ := client.neighbour("eth0", addr)
-				return got == "02:07:07:07:07:07"
-			})
-		}
-	})
 	t.Run("deleted and made again", func(t *testing.T) {
 		l := node.link("eth0")
 		node.must(func() error { return netlink.LinkDel(l) })
@@ -133,6 +124,64 @@ func TestInterfaceComesAndGoes(t *testing.T) {
 		node.must(func() error { return netlink.LinkDel(bridge) })
 		works("eth0")
 	})
+}
+
+func TestInterfaceGetsAnotherMACAddress(t *testing.T) {
+	t.Parallel()
+	n := newLAN(t)
+	client, node := newClient(t, n), newNode(t, n, "node")
+	a, _ := node.announcer(Config{})
+	ready(t, a, quietly(vip4, vip6), "eth0")
+	for _, addr := range []netip.Addr{vip4, vip6} {
+		client.resolves("eth0", addr, node.mac("eth0"))
+	}
+	l := node.link("eth0")
+	node.must(func() error { return netlink.LinkSetHardwareAddr(l, mac{2, 7, 7, 7, 7, 7}.hardware()) })
+	for _, addr := range []netip.Addr{vip4, vip6} {
+		eventually(t, fmt.Sprintf("the client has learnt %s unasked", addr), func() bool {
+			got, _ := client.neighbour("eth0", addr)
+			return got == "02:07:07:07:07:07"
+		})
+	}
+}
+
+// When messages about interfaces are lost, an endpoint may not learn that its interface was down for a moment.
+func TestSocketOutlivesDownAndUp(t *testing.T) {
+	t.Parallel()
+	n := newLAN(t)
+	client, node := newClient(t, n), newNode(t, n, "node")
+	l := newLink(node.link("eth0").Attrs())
+	var e *endpoint
+	node.must(func() (err error) { e, err = openEndpoint(l, unix.AF_INET); return err })
+	if err := e.setSpan(span{vip4, vip4}); err != nil {
+		t.Fatal(err)
+	}
+	hears, ended := make(chan heard, 1), make(chan error, 1)
+	go func() {
+		ended <- e.read(func(h heard) {
+			select {
+			case hears <- h:
+			default:
+			}
+		})
+	}()
+	node.down("eth0")
+	node.up("eth0")
+	tap := client.tap("eth0")
+	// The switch may not forward at once.
+	eventually(t, "the question is heard", func() bool {
+		tap.send(tap.ask(vip4))
+		select {
+		case h := <-hears:
+			return h.asks == vip4
+		case <-time.After(10 * time.Millisecond):
+			return false
+		}
+	})
+	e.close()
+	if err := await(t, "the end", ended); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestCableCut(t *testing.T) {

@@ -207,6 +207,31 @@ func TestSelectedInterfaces(t *testing.T) {
 	}
 }
 
+func TestGainedInterfaceIsTold(t *testing.T) {
+	t.Parallel()
+	first, second := newLAN(t), newLAN(t)
+	node, client := newNode(t, first, "node"), newClient(t, second)
+	second.plug(node, "eth1")
+	node.up("eth1")
+	a, _ := node.announcer(Config{})
+	on := func(name string) []Announcement {
+		return []Announcement{{Addr: vip4, Interfaces: []string{name}}, {Addr: vip6, Interfaces: []string{name}}}
+	}
+	ready(t, a, on("eth0"), "eth0")
+	ready(t, a, quietly(fence4, fence6), "eth0", "eth1")
+	a.Sync(on("eth0"))
+	for _, addr := range []netip.Addr{vip4, vip6} {
+		client.setNeighbour("eth0", addr, theirs.String(), netlink.NUD_STALE)
+	}
+	a.Sync(on("eth1"))
+	for _, addr := range []netip.Addr{vip4, vip6} {
+		eventually(t, fmt.Sprintf("the client has learnt %s unasked", addr), func() bool {
+			got, _ := client.neighbour("eth0", addr)
+			return got == node.mac("eth1")
+		})
+	}
+}
+
 func TestNobodyElseWakesTheSockets(t *testing.T) {
 	t.Parallel()
 	n := newLAN(t)
