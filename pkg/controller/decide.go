@@ -37,7 +37,7 @@ type Event struct {
 // decided, it decides the same and has no Event.
 func Decide(svc *corev1.Service, class string, namespace labels.Set, allocator *ipam.Allocator, now metav1.Time) Decision {
 	status := *svc.Status.DeepCopy()
-	before := meta.FindStatusCondition(status.Conditions, v1beta1.ConditionAddressAssigned)
+	before := meta.FindStatusCondition(svc.Status.Conditions, v1beta1.ConditionAddressAssigned)
 	if !serves(svc, class) {
 		// The condition says that the addresses are ours; others may have written theirs to a Service without it.
 		if before != nil {

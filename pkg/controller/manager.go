@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
@@ -73,7 +74,7 @@ func Run(ctx context.Context, cfg *rest.Config, o Options) error {
 	if err != nil {
 		return err
 	}
-	if err := setUp(mgr, o); err != nil {
+	if err := setUp(mgr, o, metrics.Registry); err != nil {
 		return err
 	}
 	return mgr.Start(ctx)
@@ -123,7 +124,7 @@ func slimNode(obj any) (any, error) {
 }
 
 // setUp wires the reconcilers to each other and to the manager.
-func setUp(mgr manager.Manager, o Options) error {
+func setUp(mgr manager.Manager, o Options, registerer prometheus.Registerer) error {
 	serviceQueue, configQueue := &queue{}, &queue{}
 	waiting := &waiting{queue: serviceQueue}
 	configuration := &configuration{
@@ -163,7 +164,7 @@ func setUp(mgr manager.Manager, o Options) error {
 		}),
 		mgr.AddHealthzCheck("alive", healthz.Ping),
 		mgr.AddReadyzCheck("caches", warm.check),
-		metrics.Registry.Register(&collector{allocator: configuration.allocator, waiting: waiting}),
+		registerer.Register(&collector{allocator: configuration.allocator, waiting: waiting}),
 	)
 }
 

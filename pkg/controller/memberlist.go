@@ -38,7 +38,7 @@ func (m *memberlistSecret) Start(ctx context.Context) error {
 		if err := m.ensure(ctx); err != nil {
 			wait, text = retry, err.Error()
 		}
-		if text != "" && text != told {
+		if text != "" && text != told && ctx.Err() == nil {
 			m.log.Error(text)
 		}
 		told = text
@@ -71,7 +71,7 @@ func (m *memberlistSecret) ensure(ctx context.Context) error {
 		ObjectMeta: metav1.ObjectMeta{Namespace: m.name.Namespace, Name: m.name.Name},
 		Data:       map[string][]byte{memberlistKey: key},
 	}
-	if err := m.client.Create(ctx, &secret); err != nil && !apierrors.IsAlreadyExists(err) {
+	if err := m.client.Create(ctx, &secret); err != nil {
 		return fmt.Errorf("create Secret %s: %w", m.name, err)
 	}
 	m.log.Info("memberlist key created", "secret", m.name)

@@ -1,0 +1,429 @@
+package controller
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus"
+	corev1 "k8s.io/api/core/v1"
+	eventsv1 "k8s.io/api/events/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/klog/v2"
+	"k8s.io/utils/ptr"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	"github.com/steelyard-lb/steelyard/pkg/api/v1beta1"
+	"github.com/steelyard-lb/steelyard/pkg/ipam"
+)
+
+func TestMain(m *testing.M) {
+	klog.SetLogger(logr.Discard()) // the libraries complain of the API server that the tests take away
+	ctrl.SetLogger(logr.Discard())
+	os.Exit(m.Run())
+}
+
+// cluster is an API server with controllers, and a user of it.
+type cluster struct {
+	*testing.T
+	api *apiServer
+	client.Client
+}
+
+func newCluster(t *testing.T, objects ...client.Object) *cluster {
+	api := startAPIServer(t)
+	user, err := client.New(api.config(func() bool { return true }), client.Options{Scheme: newScheme()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &cluster{t, api, user}
+	for _, object := range objects {
+		c.create(object)
+	}
+	return c
+}
+
+// replica is a running controller.
+type replica struct {
+	stop    func() // on purpose, as by SIGTERM
+	kill    func() // as by SIGKILL: nothing that it does reaches the API server any more
+	metrics *prometheus.Registry
+}
+
+func (c *cluster) start(leaderElect bool) *replica {
+	alive := &atomic.Bool{}
+	alive.Store(true)
+	log := slog.New(slog.NewTextHandler(c.Output(), &slog.HandlerOptions{Level: slog.LevelError}))
+	o := Options{Namespace: "steelyard", MemberlistSecret: "steelyard-memberlist", LoadBalancerClass: class, LeaderElect: leaderElect, Log: log}
+	options := managerOptions(o, logr.FromSlogHandler(log.Handler()))
+	options.HealthProbeBindAddress, options.Metrics = "0", metricsserver.Options{BindAddress: "0"}
+	options.Controller.SkipNameValidation = ptr.To(true)
+	mgr, err := manager.New(c.api.config(alive.Load), options)
+	if err != nil {
+		c.Fatal(err)
+	}
+	r := &replica{metrics: prometheus.NewRegistry()}
+	if err := setUp(mgr, o, r.metrics); err != nil {
+		c.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		mgr.Start(ctx)
+	}()
+	r.stop = func() {
+		cancel()
+		<-done
+	}
+	r.kill = func() {
+		alive.Store(false)
+		r.stop()
+	}
+	c.Cleanup(r.stop)
+	return r
+}
+
+func (c *cluster) create(object client.Object) {
+	c.Helper()
+	if err := c.Create(context.Background(), object); err != nil {
+		c.Fatal(err)
+	}
+}
+
+func (c *cluster) delete(object client.Object) {
+	c.Helper()
+	if err := c.Delete(context.Background(), object); err != nil {
+		c.Fatal(err)
+	}
+}
+
+// change changes the spec or the metadata of a Service.
+func (c *cluster) change(name string, change func(*corev1.Service)) {
+	c.Helper()
+	for {
+		svc := c.service(name)
+		base := svc.DeepCopy()
+		change(svc)
+		if err := c.Patch(context.Background(), svc, client.MergeFrom(base)); err != nil {
+			c.Fatal(err)
+		}
+		return
+	}
+}
+
+func (c *cluster) service(name string) *corev1.Service {
+	c.Helper()
+	svc := &corev1.Service{}
+	if err := c.Get(context.Background(), client.ObjectKey{Namespace: "default", Name: name}, svc); err != nil {
+		c.Fatal(err)
+	}
+	return svc
+}
+
+// has waits until the Service's status comes down to the words: "192.0.2.0 True Assigned".
+func (c *cluster) has(name, want string) {
+	c.Helper()
+	c.eventually(fmt.Sprintf("%s: %q", name, want), func() string {
+		return told(Decision{Status: c.service(name).Status})
+	}, want)
+}
+
+func (c *cluster) eventually(what string, get func() string, want string) {
+	c.Helper()
+	got := ""
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		if got = get(); got == want {
+			return
+		}
+	}
+	c.Fatalf("waited in vain for %s; it is %q", what, got)
+}
+
+// events returns the reasons of the Events about a Service, sorted.
+func (c *cluster) events(name string) string {
+	var list eventsv1.EventList
+	if err := c.List(context.Background(), &list); err != nil {
+		c.Fatal(err)
+	}
+	var reasons []string
+	for _, e := range list.Items {
+		if e.Regarding.Name == name {
+			reasons = append(reasons, e.Reason)
+		}
+	}
+	slices.Sort(reasons)
+	return strings.Join(reasons, " ")
+}
+
+func (c *cluster) poolStatus(name string) string {
+	pool := &v1beta1.IPAddressPool{}
+	if err := c.Get(context.Background(), client.ObjectKey{Name: name}, pool); err != nil {
+		c.Fatal(err)
+	}
+	valid := ""
+	if condition := meta.FindStatusCondition(pool.Status.Conditions, "Valid"); condition != nil {
+		valid = string(condition.Status)
+	}
+	return fmt.Sprint(pool.Status.AssignedIPv4, pool.Status.AvailableIPv4, pool.Status.AssignedIPv6, pool.Status.AvailableIPv6, " ", valid)
+}
+
+func pool(name string, addresses ...string) *v1beta1.IPAddressPool {
+	p := newPool(name, addresses...)
+	return &p
+}
+
+func TestLifeOfServices(t *testing.T) {
+	c := newCluster(t, pool("prod", "192.0.2.0/31"))
+	c.start(false)
+	c.create(newService("a"))
+	c.create(newService("b", annotated(v1beta1.AnnotationAddresses, "192.0.2.1")))
+	c.has("a", "192.0.2.0 True Assigned")
+	c.has("b", "192.0.2.1 True Assigned")
+	c.eventually("counters", func() string { return c.poolStatus("prod") }, "2 0 0 0 True")
+
+	c.create(newService("c"))
+	c.has("c", "False PoolExhausted")
+	c.delete(newService("a"))
+	c.has("c", "192.0.2.0 True Assigned")
+	c.eventually("events", func() string { return c.events("c") }, "Assigned PoolExhausted")
+
+	c.create(newService("d"))
+	c.has("d", "False PoolExhausted")
+	c.change("b", ofType(corev1.ServiceTypeClusterIP))
+	c.has("b", "")
+	c.has("d", "192.0.2.1 True Assigned")
+
+	c.change("d", annotated(v1beta1.AnnotationPool, "Prod"))
+	c.has("d", "192.0.2.1 False InvalidRequest")
+	c.create(newService("another class", ofClass("x/y"), withStatus("192.0.2.0")))
+	c.has("another class", "192.0.2.0 without ipMode")
+}
+
+func TestPoolsComeAndGo(t *testing.T) {
+	c := newCluster(t)
+	c.start(false)
+	c.create(newService("a"))
+	c.has("a", "False NoPools")
+	older := pool("prod", "192.0.2.0/32")
+	older.CreationTimestamp = metav1.NewTime(time.Now().Add(-time.Hour))
+	c.create(older)
+	c.has("a", "192.0.2.0 True Assigned")
+	c.create(newService("b"))
+	c.has("b", "False PoolExhausted")
+	c.create(pool("more", "rubbish", "192.0.2.0/31"))
+	c.has("b", "192.0.2.1 True Assigned")
+	c.eventually("a fault", func() string { return c.poolStatus("more") }, "1 0 0 0 False")
+	c.delete(pool("prod"))
+	c.delete(pool("more"))
+	c.has("a", "False NoPools")
+	c.has("b", "False NoPools")
+}
+
+func TestNamespaceLabelsGainAndLoseAPool(t *testing.T) {
+	gold := pool("gold", "192.0.2.0/31")
+	gold.Spec.ServiceAllocation = &v1beta1.ServiceAllocation{NamespaceSelectors: []metav1.LabelSelector{{MatchLabels: map[string]string{"tier": "gold"}}}}
+	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "default"}}
+	c := newCluster(t, gold, namespace)
+	c.start(false)
+	c.create(newService("a"))
+	c.has("a", "False NoPoolForService")
+	namespace.Labels = map[string]string{"tier": "gold"}
+	if err := c.Update(context.Background(), namespace); err != nil {
+		t.Fatal(err)
+	}
+	c.has("a", "192.0.2.0 True Assigned")
+}
+
+// Two Services with one address, as an operator's mistake or a restored backup may leave them: the older keeps it.
+func TestTwoClaimants(t *testing.T) {
+	c := newCluster(t, pool("prod", "192.0.2.0/30"))
+	young, old := newService("a-young", withStatus("192.0.2.0")), newService("b-old", withStatus("192.0.2.0"))
+	old.CreationTimestamp = metav1.NewTime(time.Now().Add(-time.Hour))
+	c.create(young)
+	c.create(old)
+	c.start(false)
+	c.has("a-young", "192.0.2.1 True Assigned")
+	c.has("b-old", "192.0.2.0 True Assigned")
+	c.eventually("an event", func() string { return c.events("a-young") }, "Assigned")
+}
+
+func TestMemberlistSecret(t *testing.T) {
+	c := newCluster(t)
+	c.start(false)
+	secret := &corev1.Secret{}
+	c.eventually("the key", func() string {
+		c.Get(context.Background(), client.ObjectKey{Namespace: "steelyard", Name: "steelyard-memberlist"}, secret)
+		return fmt.Sprint(len(secret.Data["key"]))
+	}, "32")
+}
+
+// A thousand Services at once: each has its own address after one write, and none waits for long.
+func TestBurst(t *testing.T) {
+	c := newCluster(t, pool("prod", "10.0.0.0/16"))
+	c.start(false)
+	c.create(newService("first"))
+	c.has("first", "10.0.0.0 True Assigned")
+	const n = 1000
+	begin := time.Now()
+	for i := range n {
+		c.create(newService(fmt.Sprint("svc", i)))
+	}
+	created := time.Since(begin)
+	var list corev1.ServiceList
+	c.eventually("all addresses", func() string {
+		if err := c.List(context.Background(), &list); err != nil {
+			t.Fatal(err)
+		}
+		seen := map[string]bool{}
+		for i := range list.Items {
+			for _, a := range addresses(&list.Items[i]) {
+				seen[a.String()] = true
+			}
+		}
+		return fmt.Sprint(len(seen))
+	}, fmt.Sprint(n+1))
+	t.Logf("created in %v, all had their addresses %v later", created, time.Since(begin)-created)
+	if writes := c.api.times("patch services/status"); writes != n+1 {
+		t.Errorf("%d status writes for %d Services", writes, n+1)
+	}
+}
+
+// The controller is killed again and again while Services come and go: no address is doubled and none moves.
+func TestKilledDuringABurst(t *testing.T) {
+	c := newCluster(t, pool("prod", "10.0.0.0/25"))
+	addressed := map[string]string{}
+	look := func() {
+		var list corev1.ServiceList
+		if err := c.List(context.Background(), &list); err != nil {
+			t.Fatal(err)
+		}
+		holders := map[string]string{}
+		for i := range list.Items {
+			svc := &list.Items[i]
+			for _, a := range addresses(svc) {
+				if other := holders[a.String()]; other != "" {
+					t.Fatalf("%s and %s have %s", other, svc.Name, a)
+				}
+				holders[a.String()] = svc.Name
+				if was := addressed[svc.Name]; was != "" && was != a.String() {
+					t.Fatalf("%s moved from %s to %s", svc.Name, was, a)
+				}
+				addressed[svc.Name] = a.String()
+			}
+		}
+	}
+	next := 0
+	for range 20 {
+		r := c.start(false)
+		for range 15 {
+			c.create(newService(fmt.Sprint("svc", next)))
+			if next >= 80 {
+				c.delete(newService(fmt.Sprint("svc", next-80)))
+			}
+			next++
+		}
+		// In the midst of it: some of this round have their addresses.
+		c.eventually("the first of the round", func() string {
+			look()
+			return fmt.Sprint(addressed[fmt.Sprint("svc", next-15)] != "")
+		}, "true")
+		r.kill()
+		look()
+	}
+	c.start(false)
+	for i := next - 80; i < next; i++ {
+		c.eventually("the last ones", func() string { return fmt.Sprint(len(c.service(fmt.Sprint("svc", i)).Status.LoadBalancer.Ingress)) }, "1")
+	}
+	look()
+}
+
+func TestKilledLeaderIsReplaced(t *testing.T) {
+	c := newCluster(t, pool("prod", "192.0.2.0/24"))
+	leader := c.start(true)
+	c.create(newService("a"))
+	c.has("a", "192.0.2.0 True Assigned")
+	standby := c.start(true)
+	leader.kill()
+	begin := time.Now()
+	c.create(newService("b"))
+	c.has("b", "192.0.2.1 True Assigned")
+	if gap := time.Since(begin); gap > 5*time.Second {
+		t.Errorf("replaced after %v", gap)
+	}
+
+	// A leader that stops on purpose does not make its successor wait for the lease to end.
+	c.start(true)
+	standby.stop()
+	begin = time.Now()
+	c.create(newService("c"))
+	c.has("c", "192.0.2.2 True Assigned")
+	if gap := time.Since(begin); gap > 2*time.Second {
+		t.Errorf("succeeded after %v", gap)
+	}
+}
+
+// What the controller does to the API server is what the chart allows it, and nothing else.
+func TestVerbs(t *testing.T) {
+	c := newCluster(t, pool("prod", "192.0.2.0/32"), &v1beta1.L2Advertisement{ObjectMeta: metav1.ObjectMeta{Name: "ad"}})
+	r := c.start(true)
+	for _, name := range []string{"a", "b"} {
+		c.create(newService(name))
+	}
+	c.eventually("an event", func() string { return c.events("a") + c.events("b") }, string(ipam.PoolExhausted))
+	c.eventually("counters", func() string { return c.poolStatus("prod") }, "1 0 0 0 True")
+	r.stop()
+	user := []string{"create ipaddresspools", "create l2advertisements", "create services", "get ipaddresspools", "list events.events.k8s.io"}
+	want := []string{
+		"create events", "create events.events.k8s.io", "create leases", "create secrets", "get leases", "get secrets",
+		"list ipaddresspools", "list l2advertisements", "list services", "patch ipaddresspools/status", "patch l2advertisements/status",
+		"patch services/status", "update leases",
+		"watch ipaddresspools", "watch l2advertisements", "watch namespaces", "watch nodes", "watch services",
+	}
+	got := slices.DeleteFunc(c.api.verbs(), func(v string) bool { return slices.Contains(user, v) })
+	if !slices.Equal(got, want) {
+		t.Errorf("used %q\nwant %q", got, want)
+	}
+}
+
+func TestMetrics(t *testing.T) {
+	c := newCluster(t, pool("prod", "192.0.2.0/32", "2001:db8::/64"))
+	r := c.start(false)
+	c.create(newService("a"))
+	c.create(newService("b", annotated(v1beta1.AnnotationPool, "none")))
+	c.has("a", "192.0.2.0 True Assigned")
+	c.has("b", "False UnknownPool")
+	families, err := r.metrics.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, f := range families {
+		for _, m := range f.Metric {
+			line := f.GetName()
+			for _, l := range m.Label {
+				line += " " + l.GetValue()
+			}
+			got = append(got, fmt.Sprint(line, " ", m.Gauge.GetValue()))
+		}
+	}
+	want := []string{
+		"steelyard_pool_addresses IPv4 prod 1", "steelyard_pool_addresses IPv6 prod 9.223372036854776e+18",
+		"steelyard_pool_addresses_in_use IPv4 prod 1", "steelyard_pool_addresses_in_use IPv6 prod 0",
+		"steelyard_services_waiting UnknownPool 1",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q\nwant %q", got, want)
+	}
+}
