@@ -1,9 +1,7 @@
 package ipam
 
 import (
-	"fmt"
 	"net/netip"
-	"slices"
 	"strings"
 	"testing"
 
@@ -345,101 +343,5 @@ func TestSelectorsOfPools(t *testing.T) {
 	r.NamespaceLabels = nil
 	if got := a.Assign(r); len(got.Addrs) != 0 {
 		t.Errorf("after the namespace lost its label: still %v", got.Addrs)
-	}
-}
-
-// Until the status of the Service that loses it is written, an address is nobody else's.
-func TestNoAddressIsFreeBeforeItsStatusIs(t *testing.T) {
-	a := allocator(newTestPool("p", "10.0.0.0/31"))
-	a.Assign(ask("a"))
-	if got := a.Assign(ask("a", address("10.0.0.1"), current("10.0.0.0"))); got.Lost != "10.0.0.0" {
-		t.Errorf("lost: %q", got.Lost)
-	}
-	if got := a.Assign(ask("b")); got.Reason != PoolExhausted {
-		t.Fatalf("b has %v while the status of a still says so", got.Addrs)
-	}
-	if !a.Settle(key("a")) {
-		t.Error("nothing settled")
-	}
-	if got := a.Assign(ask("b")); text(got.Addrs) != "10.0.0.0" {
-		t.Errorf("b has %v, %s", got.Addrs, got.Message)
-	}
-}
-
-// A pool that is deleted and created again must not shuffle the addresses of Services that nobody has looked at in between.
-func TestPoolReplaced(t *testing.T) {
-	pools := []*config.Pool{newTestPool("p", "10.0.0.0/31")}
-	a := allocator(pools...)
-	a.Assign(ask("a"))
-	_, concerned := a.SetPools(nil)
-	if !slices.Equal(concerned, []types.NamespacedName{key("a")}) {
-		t.Errorf("concerned: %v", concerned)
-	}
-	a.SetPools(pools)
-	if got := a.Assign(ask("b")); text(got.Addrs) != "10.0.0.1" {
-		t.Errorf("b has %v", got.Addrs)
-	}
-	if got := a.Assign(ask("a", current("10.0.0.0"))); text(got.Addrs) != "10.0.0.0" {
-		t.Errorf("a has %v", got.Addrs)
-	}
-}
-
-func TestSetPoolsTellsWhatItConcerns(t *testing.T) {
-	left, right := newTestPool("left", "10.0.0.0/31"), newTestPool("right", "10.0.1.0/31")
-	a := allocator(left, right)
-	a.Assign(ask("a"))
-	a.Assign(ask("b", fromPool("right")))
-	if changed, concerned := a.SetPools([]*config.Pool{newTestPool("left", "10.0.0.0/31"), right}); changed || concerned != nil {
-		t.Errorf("the same pools: %v, %v", changed, concerned)
-	}
-	changed, concerned := a.SetPools([]*config.Pool{left, newTestPool("right", "10.0.1.0/24")})
-	if !changed || !slices.Equal(concerned, []types.NamespacedName{key("b")}) {
-		t.Errorf("right widened: %v, %v", changed, concerned)
-	}
-	if changed, concerned := a.SetPools([]*config.Pool{newTestPool("right", "10.0.1.0/24")}); !changed || !slices.Equal(concerned, []types.NamespacedName{key("a")}) {
-		t.Errorf("left deleted: %v, %v", changed, concerned)
-	}
-}
-
-func TestAdoptTellsWhatIsTaken(t *testing.T) {
-	a := allocator(newTestPool("p", "10.0.0.0/31"))
-	if taken := a.Adopt(key("old"), addrs("10.0.0.0")); taken != nil {
-		t.Errorf("taken: %v", taken)
-	}
-	if taken := a.Adopt(key("young"), addrs("10.0.0.0,2001:db8::1")); text(taken) != "10.0.0.0" {
-		t.Errorf("taken: %v", taken)
-	}
-	got := a.Assign(ask("young", current("10.0.0.0")))
-	if text(got.Addrs) != "10.0.0.1" || got.Lost != "10.0.0.0, which belongs to Service default/old" {
-		t.Errorf("young has %v; lost %s", got.Addrs, got.Lost)
-	}
-}
-
-func TestStats(t *testing.T) {
-	for name, test := range map[string]struct {
-		pool *config.Pool
-		want string
-	}{
-		"a /24":                  {newTestPool("p", "10.0.0.0/24"), "256 255 0 0"},
-		"two ranges":             {newTestPool("p", "10.0.0.0/24", "10.0.2.0/25"), "384 383 0 0"},
-		"avoided":                {with(newTestPool("p", "10.0.0.0/24", "10.0.2.0/25"), avoid), "381 380 0 0"},
-		"avoided between ranges": {with(newTestPool("p", "10.0.0.1-10.0.0.254"), avoid), "254 253 0 0"},
-		"a /64":                  {newTestPool("p", "2001:db8::/64"), "0 0 9223372036854775807 9223372036854775807"},
-		"a /66":                  {newTestPool("p", "2001:db8::/66"), "0 0 4611686018427387904 4611686018427387903"},
-		"everything":             {newTestPool("p", "0.0.0.0/0", "::/0"), "4294967296 4294967295 9223372036854775807 9223372036854775807"},
-		"a /31 at .0 and a /127": {with(newTestPool("p", "10.0.0.0/31", "2001:db8::/127"), avoid), "1 0 2 1"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			a := allocator(test.pool)
-			a.Assign(ask("a", families(prefer, ipv4, ipv6)))
-			s := a.Stats()
-			if got := fmt.Sprint(s[0].Total, s[0].Available, s[1].Total, s[1].Available); got != test.want {
-				t.Errorf("got %s, want %s", got, test.want)
-			}
-			a.Release(key("a"))
-			if s := a.Stats(); s[0].InUse+s[1].InUse != 0 || s[0].Total != s[0].Available {
-				t.Errorf("after release: %+v", s)
-			}
-		})
 	}
 }
