@@ -37,49 +37,58 @@ func (e Election) Decide() (node string, reason Reason) {
 	if len(e.Candidates) == 0 {
 		return "", NoEligibleNode
 	}
-	left := e.Candidates
-	reason = OnlyCandidate
-	narrow := func(why Reason, rank func(Candidate) int) {
-		if best := lowest(left, rank); len(best) < len(left) {
-			left, reason = best, why
-		}
+	weight := e.Candidates[0].Weight
+	for _, c := range e.Candidates {
+		weight = max(weight, c.Weight)
 	}
-	narrow(Preferred, func(c Candidate) int { return -c.Weight })
-	for _, c := range left {
+	load := func(c Candidate) int { return 0 }
+	if e.Load != nil {
+		load = func(c Candidate) int { return e.Load(c.Node) }
+	}
+	// From round to round fewer are left, and the last rule that made them fewer has decided.
+	var preferred, fewest int
+	lowestLoad := 0
+	for _, c := range e.Candidates {
+		if c.Weight < weight {
+			continue
+		}
 		if c.Node == e.Holder {
+			if len(e.Candidates) == 1 {
+				return c.Node, OnlyCandidate
+			}
 			return c.Node, Holder
 		}
-	}
-	if e.Load != nil {
-		narrow(FewestAddresses, func(c Candidate) int { return e.Load(c.Node) })
-	}
-	if len(left) == 1 {
-		return left[0].Node, reason
-	}
-	return e.lowestHash(left), LowestHash
-}
-
-// lowest returns the candidates with the lowest rank.
-func lowest(candidates []Candidate, rank func(Candidate) int) []Candidate {
-	var best []Candidate
-	bestRank := 0
-	for _, c := range candidates {
-		switch r := rank(c); {
-		case best == nil || r < bestRank:
-			best, bestRank = append(best[:0], c), r
-		case r == bestRank:
-			best = append(best, c)
+		switch l := load(c); {
+		case preferred == 0 || l < lowestLoad:
+			lowestLoad, fewest = l, 1
+		case l == lowestLoad:
+			fewest++
 		}
+		preferred++
 	}
-	return best
+	node = e.lowestHash(func(c Candidate) bool { return c.Weight == weight && load(c) == lowestLoad })
+	switch {
+	case fewest > 1:
+		reason = LowestHash
+	case fewest < preferred:
+		reason = FewestAddresses
+	case preferred < len(e.Candidates):
+		reason = Preferred
+	default:
+		reason = OnlyCandidate
+	}
+	return node, reason
 }
 
 // lowestHash spreads addresses among equals: when a node leaves, only its own addresses fall to others (rendezvous hashing).
-func (e Election) lowestHash(candidates []Candidate) string {
+func (e Election) lowestHash(left func(Candidate) bool) string {
 	var node string
 	var lowest [sha256.Size]byte
 	buf := make([]byte, 0, 128)
-	for _, c := range candidates {
+	for _, c := range e.Candidates {
+		if !left(c) {
+			continue
+		}
 		buf = append(append(buf[:0], c.Node...), '#')
 		hash := sha256.Sum256(e.Key.AppendTo(buf))
 		if d := bytes.Compare(hash[:], lowest[:]); node == "" || d < 0 || d == 0 && c.Node < node {

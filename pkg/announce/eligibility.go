@@ -59,7 +59,7 @@ func Eligible(svc Service, ads []*config.L2Advertisement, nodes []Node) ([]Candi
 	if len(svc.Serving) == 0 {
 		return nil, NoServingEndpoint
 	}
-	var candidates []Candidate
+	candidates := make([]Candidate, 0, len(nodes))
 	for i := range nodes {
 		if c, refused := Judge(svc, ads, &nodes[i]); refused == "" {
 			candidates = append(candidates, c)

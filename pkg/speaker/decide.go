@@ -53,11 +53,11 @@ func (b *ballot) has(node string) bool {
 func (s *Speaker) decide(g group, now time.Time) {
 	b := s.ballot(g)
 	key := g.addrs[0]
-	for _, a := range g.addrs[1:] {
-		delete(s.awaiting, a)
+	since := s.awaiting[key].since
+	for _, a := range g.addrs {
+		s.awaitNoMore(a)
 	}
 	if len(b.candidates) == 0 {
-		delete(s.awaiting, key)
 		for _, a := range g.addrs {
 			s.withdraw(a, announce.NoEligibleNode)
 		}
@@ -66,14 +66,14 @@ func (s *Speaker) decide(g group, now time.Time) {
 	e := announce.Election{Key: key, Candidates: b.candidates, Holder: s.holder(&b), Load: s.load}
 	elected, reason := e.Decide()
 	if elected != s.config.Node {
-		if passed := s.await(&b, e.Holder, elected, now); passed >= 0 {
+		if passed := s.await(&b, e.Holder, elected, since, now); passed >= 0 {
 			if next, why := e.After(passed).Decide(); next == s.config.Node {
 				elected, reason = next, why
 			}
 		}
 	}
 	if elected == s.config.Node {
-		delete(s.awaiting, key)
+		s.awaitNoMore(key)
 		s.take(&b, reason, now)
 	} else {
 		s.yield(&b, now)
@@ -250,33 +250,46 @@ func (s *Speaker) yield(b *ballot, now time.Time) {
 	}
 }
 
+// awaited is a group that another speaker is expected to claim.
+type awaited struct {
+	since   time.Time
+	elected string
+	missing int // addresses
+}
+
 // await keeps an eye on a group that another speaker is to claim and that nobody who may holds. When that takes too long, it returns
 // how many candidates are to be passed over; otherwise -1.
-func (s *Speaker) await(b *ballot, holder, elected string, now time.Time) int {
-	key, missing := b.addrs[0], 0
+func (s *Speaker) await(b *ballot, holder, elected string, since, now time.Time) int {
+	missing := 0
 	for _, a := range b.addrs {
 		if _, ok := b.may(elected, a); ok && s.replica.get(a).Owner != elected {
 			missing++
 		}
 	}
 	if missing == 0 || holder != "" && holder != elected {
-		delete(s.awaiting, key)
 		return -1
 	}
-	s.expected[elected] += missing
-	since, ok := s.awaiting[key]
-	if !ok {
+	if since.IsZero() {
 		since = now
-		s.awaiting[key] = now
 	}
-	overdue := now.Sub(since) - patience
-	if overdue < 0 {
-		s.at(key, since.Add(patience))
+	key, waited := b.addrs[0], now.Sub(since)
+	s.awaiting[key] = awaited{since: since, elected: elected, missing: missing}
+	s.expected[elected] += missing
+	if waited < patience {
+		// The others may see it differently: they hear of claims and Services a little later or earlier. Once they have, look again.
+		s.at(key, since.Add(min(max(2*waited, firstLook), patience)))
 		return -1
 	}
-	passed := int(overdue / nextInLine)
+	passed := int((waited - patience) / nextInLine)
 	s.at(key, since.Add(patience+time.Duration(passed+1)*nextInLine))
 	return passed
+}
+
+func (s *Speaker) awaitNoMore(key netip.Addr) {
+	if w, ok := s.awaiting[key]; ok {
+		delete(s.awaiting, key)
+		s.expected[w.elected] -= w.missing
+	}
 }
 
 func (s *Speaker) withdraw(a netip.Addr, reason announce.Reason) {
@@ -300,7 +313,7 @@ func (s *Speaker) dropOrphans() {
 			s.release(c)
 			s.outbox = append(s.outbox, s.replica.get(a))
 		}
-		delete(s.awaiting, a)
+		s.awaitNoMore(a)
 		delete(s.rivals, a)
 		delete(s.due, a)
 	}
@@ -337,6 +350,9 @@ func (s *Speaker) logNews() {
 			"resuming", counts["resuming"], "withdrawing", counts["withdrawing"])
 	}
 	for _, n := range s.news {
+		if !s.log.Enabled(s.probes.ctx, level) {
+			break
+		}
 		s.log.Log(s.probes.ctx, level, n.what, "address", n.addr, "reason", n.reason, "other", n.other)
 	}
 	s.news = nil

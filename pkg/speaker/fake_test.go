@@ -27,6 +27,13 @@ type hub struct {
 	lose func(from, to string) bool
 }
 
+// set changes the network while it is in use.
+func (h *hub) set(change func(*hub)) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	change(h)
+}
+
 func newHub() *hub {
 	return &hub{
 		nodes:  map[string]*fakeMembers{},
@@ -128,7 +135,10 @@ func (h *hub) die(name string) {
 	m.down = true
 	h.mu.Unlock()
 	for _, other := range others {
-		time.AfterFunc(h.detect(other.self.Name, name), func() { h.forget(other, m, false) })
+		h.mu.Lock()
+		after := h.detect(other.self.Name, name)
+		h.mu.Unlock()
+		time.AfterFunc(after, func() { h.forget(other, m, false) })
 	}
 }
 
@@ -181,8 +191,11 @@ func (m *fakeMembers) Quorum() bool {
 // send calls f for each live member that the packet reaches.
 func (m *fakeMembers) send(extra time.Duration, f func(*fakeMembers)) {
 	for _, to := range m.hub.reachable(m) {
+		m.hub.mu.Lock()
 		wait := extra + m.hub.delay(m.self.Name, to.self.Name)
-		if extra == 0 && m.hub.lose(m.self.Name, to.self.Name) {
+		lost := extra == 0 && m.hub.lose(m.self.Name, to.self.Name)
+		m.hub.mu.Unlock()
+		if lost {
 			continue
 		}
 		time.AfterFunc(wait, func() {

@@ -24,6 +24,7 @@ const (
 	// after which each further candidate is passed over: the elected one may not see the Service, for want of a connection to the
 	// API server.
 	patience   = 500 * time.Millisecond
+	firstLook  = 25 * time.Millisecond
 	nextInLine = time.Second
 	// retake is how long a speaker does not take back an address that another live one took. It damps a quarrel between speakers that
 	// see different configurations.
@@ -112,12 +113,12 @@ type Speaker struct {
 	aloneAt   time.Time            // when it settles that it is alone
 	held      map[netip.Addr]*hold
 	bursts    uint64
-	awaiting  map[netip.Addr]time.Time // groups whose elected speaker has yet to claim them, by their first address; since when
+	awaiting  map[netip.Addr]awaited   // groups whose elected speaker has yet to claim them, by their first address
 	rivals    map[netip.Addr]rival     // addresses that another speaker claims too
 	heard     map[netip.Addr]time.Time // addresses that were heard to belong to a speaker that is not live; when
 	lost      map[netip.Addr]time.Time // addresses that another speaker took lately
 	due       map[netip.Addr]time.Time // when to look at an address again
-	expected  map[string]int           // addresses that the others are about to claim, in the present pass
+	expected  map[string]int           // addresses that another speaker is about to claim: the sums of awaiting
 	outbox    []announce.Claim         // to be broadcast
 	unsynced  bool                     // layer 2 has to be told
 	news      []news                   // to be logged
@@ -156,7 +157,7 @@ func New(c Config) *Speaker {
 		log:      c.Log,
 		woken:    make(chan struct{}, 1),
 		held:     map[netip.Addr]*hold{},
-		awaiting: map[netip.Addr]time.Time{},
+		awaiting: map[netip.Addr]awaited{},
 		rivals:   map[netip.Addr]rival{},
 		heard:    map[netip.Addr]time.Time{},
 		lost:     map[netip.Addr]time.Time{},
@@ -286,11 +287,7 @@ func (s *Speaker) pass(now time.Time) time.Time {
 			s.touchAddr(a)
 		}
 	}
-	for a := range s.awaiting {
-		s.touchAddr(a)
-	}
 	s.takeProbes(now)
-	clear(s.expected)
 	for _, g := range s.takeDirty() {
 		s.decide(g, now)
 	}

@@ -576,12 +576,12 @@ func TestAnythingMayHappen(t *testing.T) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			random := rand.New(rand.NewPCG(seed, 1))
 			inWorld(t, 5, func(t *testing.T, w *world) {
-				w.hub.delay = func(string, string) time.Duration { return time.Duration(random.IntN(30)) * time.Millisecond }
-				w.hub.lose = func(string, string) bool { return random.IntN(4) == 0 }
-				w.hub.detect = func(string, string) time.Duration {
-					return 300*time.Millisecond + time.Duration(random.IntN(300))*time.Millisecond
-				}
-				w.lag = func(string) time.Duration { return time.Duration(random.IntN(80)) * time.Millisecond }
+				w.hub.set(func(h *hub) {
+					h.delay = func(string, string) time.Duration { return time.Duration(rand.IntN(30)) * time.Millisecond }
+					h.lose = func(string, string) bool { return rand.IntN(4) == 0 }
+					h.detect = func(string, string) time.Duration { return time.Duration(300+rand.IntN(300)) * time.Millisecond }
+				})
+				w.lag = func(string) time.Duration { return time.Duration(rand.IntN(80)) * time.Millisecond }
 				addrs := w.servicesWithAddresses(20)
 				down := map[string]bool{}
 				for step := range 25 {
@@ -653,4 +653,36 @@ func TestAnythingMayHappen(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestTenThousandAddresses keeps the cost of a node's death, and of one changed Service, in proportion to what changes.
+func TestTenThousandAddresses(t *testing.T) {
+	inWorld(t, 3, func(t *testing.T, w *world) {
+		addrs := w.servicesWithAddresses(10_000)
+		time.Sleep(30 * time.Second)
+		p := w.running["node-b"]
+		syncs := p.layer2.syncs
+		w.serve(Service{Name: "default/one-more", Addrs: []netip.Addr{v6}}, "node-a")
+		time.Sleep(time.Second)
+		if n := p.layer2.syncs - syncs; n > 2 {
+			t.Errorf("one Service more made %d syncs of layer 2", n)
+		}
+		before := w.allOwners(addrs)
+		w.powerOff("node-a")
+		time.Sleep(5 * time.Second)
+		moved := 0
+		for a, owner := range w.allOwners(addrs) {
+			if owner != before[a] {
+				moved++
+			}
+		}
+		for name, n := range w.loads(addrs) {
+			if n < 4900 || n > 5100 {
+				t.Errorf("%s has %d of 10,000 addresses", name, n)
+			}
+		}
+		if moved > 3500 {
+			t.Errorf("%d addresses moved, a third was enough", moved)
+		}
+	})
 }
