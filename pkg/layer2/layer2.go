@@ -84,8 +84,9 @@ type Announcer struct {
 	mu        sync.RWMutex
 	vips      map[netip.Addr]*vip
 	probes    map[netip.Addr][]*probe
-	span      span // of the IPv4 addresses among vips and probes
-	serial    uint64
+	span      span   // of the IPv4 addresses among vips and probes
+	serial    uint64 // of the latest burst
+	syncs     uint64
 	running   bool
 	links     map[int]link
 	ownMACs   map[mac]bool
@@ -99,6 +100,7 @@ type vip struct {
 	interfaces []string
 	burst      uint64
 	serial     uint64    // of its latest burst
+	synced     uint64    // the latest Sync that named it
 	defended   time.Time // when a conflict was last reported
 	counters   counters
 }
@@ -145,23 +147,22 @@ func (a *Announcer) Sync(announcements []Announcement) []Status {
 	var burst, repeat []turn
 	groups := false // whether the solicited-node groups change
 	var wanted span
-	seen := make(map[netip.Addr]bool, len(announcements))
+	a.syncs++
+	distinct := 0
 	for _, n := range announcements {
 		addr := n.Addr.Unmap()
-		seen[addr] = true
 		if addr.Is4() {
 			wanted = wanted.with(addr)
 		}
 		v := a.vips[addr]
 		if v == nil {
-			v = &vip{addr: addr, interfaces: n.Interfaces, counters: a.metrics.of(addr)}
+			v = &vip{addr: addr, interfaces: slices.Clone(n.Interfaces), counters: a.metrics.of(addr)}
 			a.vips[addr] = v
 			repeat = append(repeat, turn{vip: v})
 			groups = groups || addr.Is6()
 		} else if !slices.Equal(v.interfaces, n.Interfaces) {
-			gained := a.gained(v, n.Interfaces)
-			v.interfaces = n.Interfaces
-			burst = append(burst, gained...)
+			burst = append(burst, a.gained(v, n.Interfaces)...)
+			v.interfaces = slices.Clone(n.Interfaces)
 			groups = groups || addr.Is6()
 		}
 		if n.Burst > v.burst {
@@ -170,12 +171,18 @@ func (a *Announcer) Sync(announcements []Announcement) []Status {
 			burst = append(burst, turn{vip: v, serial: v.serial})
 		}
 		v.burst = n.Burst
+		if v.synced != a.syncs {
+			v.synced = a.syncs
+			distinct++
+		}
 	}
-	for addr := range a.vips {
-		if !seen[addr] {
-			delete(a.vips, addr)
-			a.metrics.forget(addr)
-			groups = groups || addr.Is6()
+	if distinct < len(a.vips) {
+		for addr, v := range a.vips {
+			if v.synced != a.syncs {
+				delete(a.vips, addr)
+				a.metrics.forget(addr)
+				groups = groups || addr.Is6()
+			}
 		}
 	}
 	for addr := range a.probes {
@@ -210,25 +217,31 @@ func (a *Announcer) setSpan(s span) {
 	}
 	a.span = s
 	for _, e := range a.endpoints {
-		// An endpoint that was closed meanwhile is opened again with a.span.
-		_ = e.setSpan(s)
+		a.listenFor(e)
+	}
+}
+
+// listenFor makes e's socket receive packets about the addresses of interest.
+func (a *Announcer) listenFor(e *endpoint) {
+	if err := e.setSpan(a.span); err != nil && !e.broken {
+		a.log.Error("addresses may not be answered", "interface", e.link.Load().name, "error", err)
 	}
 }
 
 func (a *Announcer) statuses(announcements []Announcement) []Status {
 	statuses := make([]Status, len(announcements))
 	// Thousands of addresses have the same selection, and share what follows from it.
-	known := map[string]Status{}
+	type selection struct {
+		family     int
+		interfaces string
+	}
+	known := map[selection]Status{}
 	for i, n := range announcements {
-		addr := n.Addr.Unmap()
-		selection := strings.Join(n.Interfaces, "/")
-		if addr.Is6() {
-			selection += "/6"
-		}
-		s, ok := known[selection]
+		key := selection{familyOf(n.Addr.Unmap()), strings.Join(n.Interfaces, "/")}
+		s, ok := known[key]
 		if !ok {
-			s.Interfaces, s.Err = a.selected(familyOf(addr), n.Interfaces)
-			known[selection] = s
+			s.Interfaces, s.Err = a.selected(key.family, n.Interfaces)
+			known[key] = s
 		}
 		s.Addr = n.Addr
 		statuses[i] = s

@@ -122,14 +122,12 @@ func (a *Announcer) takeLinks(table *links) (dead []*endpoint) {
 func (a *Announcer) open(key endpointKey, l link, quiet bool, readers *sync.WaitGroup) {
 	e, err := openEndpoint(l, key.family)
 	a.mu.Lock()
-	if err == nil {
-		err = e.setSpan(a.span)
-	}
 	if err != nil {
 		a.fail(key, err)
 		a.mu.Unlock()
 		return
 	}
+	a.listenFor(e)
 	delete(a.failures, key)
 	a.endpoints[key] = e
 	a.mu.Unlock()

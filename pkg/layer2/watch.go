@@ -40,7 +40,7 @@ func watch(ctx context.Context, t *links, changed func(), wake <-chan struct{}) 
 	}
 	defer drain(addrUpdates)
 
-	// Whatever changes from here on is in the channels, so the lists may be older than the messages but never newer.
+	// Only now, so that what changes during the listing comes as a message after it.
 	if err := list(t); err != nil {
 		return err
 	}
