@@ -248,6 +248,13 @@ func reach(t *testing.T, from host.Host, network string, addr netip.Addr) (answe
 	return answer
 }
 
+// carriedEverywhere waits until every node's proxy has rules for the addresses: a node that takes an address over before
+// that serves nobody, and kube-proxy takes up to a second.
+func carriedEverywhere(t *testing.T, addrs ...netip.Addr) {
+	t.Helper()
+	must(t, lab.Carried(t.Context(), addrs...))
+}
+
 // condition waits until a Service's condition has this status and reason, and returns its message.
 func condition(t *testing.T, name, kind string, status metav1.ConditionStatus, reason string) (message string) {
 	t.Helper()

@@ -74,6 +74,9 @@ func (b *bench) failover(ctx context.Context, what string, load func() (stop fun
 	if err != nil {
 		return err
 	}
+	if err := b.Carried(ctx, addrs...); err != nil {
+		return err
+	}
 	if load != nil {
 		defer load()()
 	}

@@ -167,6 +167,9 @@ func (d *demo) fail() error {
 	if err != nil {
 		return err
 	}
+	if err := d.Carried(d.ctx, addr); err != nil {
+		return err
+	}
 	client := d.Host(cluster.Client)
 	say(fmt.Sprintf("%s answers for %s: its hardware address is what the client's neighbour table holds.", owner, addr))
 	if err := d.neighbour(addr); err != nil {

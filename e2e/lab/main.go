@@ -73,11 +73,7 @@ func run(ctx context.Context) error {
 	case "down":
 		return lab.Down()
 	case "kubectl":
-		kubectl, err := lab.Program(ctx, "kubectl")
-		if err != nil {
-			return err
-		}
-		return interactive(ctx, lab, cluster.Control, append([]string{kubectl, "--kubeconfig", lab.Kubeconfig()}, args...)...)
+		return interactive(ctx, lab, cluster.Control, append([]string{lab.Program("kubectl"), "--kubeconfig", lab.Kubeconfig()}, args...)...)
 	case "exec":
 		if len(args) < 2 {
 			return errors.New("exec needs a host and a command")

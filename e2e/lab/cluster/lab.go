@@ -40,6 +40,7 @@ type Lab struct {
 	Dir   string
 	Nodes int
 
+	programs   string
 	supervisor int            // process id, as this process sees it
 	tether     io.WriteCloser // closing it ends a lab that is not detached
 }
@@ -78,7 +79,7 @@ func Up(ctx context.Context, o Options) (*Lab, error) {
 	if err := clean(o.Name, dir); err != nil {
 		return nil, err
 	}
-	lab := &Lab{Name: o.Name, Dir: dir, Nodes: o.Nodes}
+	lab := &Lab{Name: o.Name, Dir: dir, Nodes: o.Nodes, programs: programs}
 	if err := lab.launch(ctx, spec{Name: o.Name, Dir: dir, Programs: programs, Images: images, Nodes: o.Nodes}, o.Detached); err != nil {
 		return nil, errors.Join(err, lab.Down())
 	}
@@ -156,7 +157,7 @@ func Find(name string) (*Lab, error) {
 	if err != nil || !supervises(pid, dir) {
 		return nil, fmt.Errorf("no lab %q runs", name)
 	}
-	return &Lab{Name: name, Dir: dir, Nodes: s.Nodes, supervisor: pid}, nil
+	return &Lab{Name: name, Dir: dir, Nodes: s.Nodes, programs: s.Programs, supervisor: pid}, nil
 }
 
 // supervises tells a lab's supervisor from a stranger that got its process id later.
@@ -249,18 +250,11 @@ func (l *Lab) Config() *rest.Config {
 func (l *Lab) Clientset() (*kubernetes.Clientset, error) { return kubernetes.NewForConfig(l.Config()) }
 
 // Program returns the path of a program that the lab was built with, such as kubectl or helm.
-func (l *Lab) Program(ctx context.Context, name string) (string, error) {
-	dir, err := build.Programs(ctx)
-	return filepath.Join(dir, name), err
-}
+func (l *Lab) Program(name string) string { return filepath.Join(l.programs, name) }
 
 // Kubectl runs kubectl and returns what it printed.
 func (l *Lab) Kubectl(ctx context.Context, args ...string) (string, error) {
-	kubectl, err := l.Program(ctx, "kubectl")
-	if err != nil {
-		return "", err
-	}
-	return l.Host(Control).Run(ctx, append([]string{kubectl, "--kubeconfig", l.Kubeconfig()}, args...)...)
+	return l.Host(Control).Run(ctx, append([]string{l.Program("kubectl"), "--kubeconfig", l.Kubeconfig()}, args...)...)
 }
 
 // WaitFor calls f until it returns nil, at most a minute long unless ctx has a deadline of its own, and then reports

@@ -40,6 +40,14 @@ const (
 	stageRun   = "steelyard-lab"
 )
 
+func init() {
+	// Others find the lab's network namespace by the supervisor's process, that is, by its first thread. Locked to the
+	// main goroutine, that thread is never lent to one that goes to a host's namespace.
+	if os.Args[0] == stageRun {
+		runtime.LockOSThread()
+	}
+}
+
 // Supervise takes over the process if Up started it as a lab's supervisor, and returns at once otherwise. A program
 // that calls Up calls it first thing in main (or TestMain).
 func Supervise() {
