@@ -93,27 +93,28 @@ func awaitAddressOtherThan(t *testing.T, service string, old interface{ String()
 func TestExhaustedPool(t *testing.T) {
 	eachFamily(t, func(t *testing.T, f family) {
 		apply(t, pool("small", lanRange(f, 150, 151)))
+		last := "small-3-" + strings.ToLower(f.name)
 		one := create(t, lbService("small-1", f, fromPool("small")))
 		freed := address(t, "small-1")
 		create(t, lbService("small-2", f, fromPool("small")))
 		address(t, "small-2")
-		create(t, lbService("small-3", f, fromPool("small")))
-		message := condition(t, "small-3", v1beta1.ConditionAddressAssigned, metav1.ConditionFalse, "PoolExhausted")
+		create(t, lbService(last, f, fromPool("small")))
+		message := condition(t, last, v1beta1.ConditionAddressAssigned, metav1.ConditionFalse, "PoolExhausted")
 		if !strings.Contains(message, "small") || !strings.Contains(message, "2 of 2") {
 			t.Errorf("the condition does not say that 2 of 2 addresses of pool small are in use: %s", message)
 		}
 		must(t, lab.WaitFor(t.Context(), "one Event about it", func(ctx context.Context) error {
-			n, err := events(ctx, "small-3", "PoolExhausted")
+			n, err := events(ctx, last, "PoolExhausted")
 			if err == nil && n != 1 {
 				err = fmt.Errorf("there are %d", n)
 			}
 			return err
 		}))
 		must(t, lab.Delete(t.Context(), one))
-		if got := address(t, "small-3"); got != freed {
+		if got := address(t, last); got != freed {
 			t.Errorf("the waiting Service got %s, want the freed %s", got, freed)
 		}
-		condition(t, "small-3", v1beta1.ConditionAddressAssigned, metav1.ConditionTrue, "Assigned")
+		condition(t, last, v1beta1.ConditionAddressAssigned, metav1.ConditionTrue, "Assigned")
 		owner(t, freed)
 		reach(t, clientHost(), "tcp", freed)
 	})

@@ -84,8 +84,8 @@ func (s *Stream) Served(since time.Time) int {
 // Result is what a stream saw.
 type Result struct {
 	Tried, Served int
-	// Gap is the longest time between the starts of two served connections with none served between them, and Began
-	// when it started. The time from the last served connection to the end of the stream counts too.
+	// Gap is the longest time between the starts of two served connections between which at least one was not served,
+	// and Began when it started. The end of the stream counts as served.
 	Gap    time.Duration
 	Began  time.Time
 	Faults map[string]int // errors with their counts
@@ -102,25 +102,33 @@ func (s *Stream) Stop() Result {
 	<-s.finished
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	slices.SortFunc(s.tries, func(a, b try) int { return a.began.Compare(b.began) })
-	r := Result{Tried: len(s.tries), Faults: s.faults}
-	if len(s.tries) == 0 {
+	r := result(s.tries, end)
+	r.Faults = s.faults
+	return r
+}
+
+func result(tries []try, end time.Time) Result {
+	r := Result{Tried: len(tries)}
+	if len(tries) == 0 {
 		return r
 	}
-	last := s.tries[0].began
-	gap := func(until time.Time) {
-		if d := until.Sub(last); d > r.Gap {
+	slices.SortFunc(tries, func(a, b try) int { return a.began.Compare(b.began) })
+	last, lost := tries[0].began, false
+	served := func(at time.Time) {
+		if d := at.Sub(last); lost && d > r.Gap {
 			r.Gap, r.Began = d, last
 		}
-		last = until
+		last, lost = at, false
 	}
-	for _, t := range s.tries {
-		if t.served {
-			r.Served++
-			gap(t.began)
+	for _, t := range tries {
+		if !t.served {
+			lost = true
+			continue
 		}
+		r.Served++
+		served(t.began)
 	}
-	gap(end)
+	served(end)
 	return r
 }
 

@@ -122,6 +122,10 @@ func addNamespace(name string, forwarding bool) error {
 		"net.ipv4.conf.all.rp_filter":      "0",
 		"net.ipv4.conf.default.rp_filter":  "0",
 	}
+	if name == Client {
+		// Or Linux answers on one LAN for its address on the other.
+		settings["net.ipv4.conf.all.arp_ignore"] = "1"
+	}
 	if forwarding {
 		settings["net.ipv4.ip_forward"] = "1"
 		settings["net.ipv6.conf.all.forwarding"] = "1"
