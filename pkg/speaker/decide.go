@@ -233,7 +233,8 @@ func (s *Speaker) yield(b *ballot, now time.Time) {
 		_, fit := b.may(s.config.Node, a)
 		switch c := s.replica.get(a); {
 		case c.Owner != s.config.Node && s.view.live[c.Owner] && !c.Probing:
-			s.lost[a] = now
+			// The claim that lost tells the winner that somebody else has answered until now.
+			s.outbox = append(s.outbox, h.claim)
 			s.withdraw(a, announce.Superseded)
 		case !h.answers():
 			s.withdraw(a, announce.Superseded)

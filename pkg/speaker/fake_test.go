@@ -25,6 +25,8 @@ type hub struct {
 	detect func(by, of string) time.Duration
 	// lose tells whether the first copy of a broadcast is lost; gossip brings it later.
 	lose func(from, to string) bool
+	// settle is how long a speaker that starts takes to meet the others.
+	settle time.Duration
 }
 
 // set changes the network while it is in use.
@@ -41,6 +43,7 @@ func newHub() *hub {
 		delay:  func(string, string) time.Duration { return time.Millisecond },
 		detect: func(string, string) time.Duration { return 400 * time.Millisecond },
 		lose:   func(string, string) bool { return false },
+		settle: 20 * time.Millisecond,
 	}
 }
 
@@ -70,7 +73,7 @@ func (h *hub) join(name string, mac net.HardwareAddr, replica membership.Replica
 	}
 	h.nodes[name] = m
 	h.mu.Unlock()
-	time.AfterFunc(20*time.Millisecond, func() {
+	time.AfterFunc(h.settle, func() {
 		for _, other := range h.reachable(m) {
 			h.exchange(m, other)
 		}

@@ -13,6 +13,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/labels"
 
+	"github.com/steelyard-lb/steelyard/pkg/announce"
 	"github.com/steelyard-lb/steelyard/pkg/config"
 )
 
@@ -342,6 +343,60 @@ func TestSharedAddressMovesAsOne(t *testing.T) {
 	})
 }
 
+func TestSharerGoesAway(t *testing.T) {
+	inWorld(t, 3, func(t *testing.T, w *world) {
+		w.serve(Service{Name: "default/one", Addrs: []netip.Addr{v4}, Shared: true, Local: true}, "node-a")
+		w.serve(Service{Name: "default/two", Addrs: []netip.Addr{v4}, Shared: true, Local: true}, "node-c")
+		time.Sleep(time.Second)
+		first, rest := w.owner(v4), map[string]string{"node-a": "node-c", "node-c": "node-a"}
+		w.delete(map[string]string{"node-a": "default/one", "node-c": "default/two"}[first])
+		time.Sleep(time.Second)
+		if owner := w.owner(v4); owner != rest[first] {
+			t.Errorf("it is at %s, where no endpoint is", owner)
+		}
+	})
+}
+
+func TestStartingSpeakerWaitsForTheOthers(t *testing.T) {
+	inWorld(t, 3, func(t *testing.T, w *world) {
+		addrs := w.servicesWithAddresses(9)
+		time.Sleep(time.Second)
+		w.powerOff("node-a")
+		time.Sleep(time.Second)
+		before := w.allOwners(addrs)
+		w.hub.set(func(h *hub) { h.settle = time.Second })
+		w.start("node-a")
+		for range 300 {
+			time.Sleep(10 * time.Millisecond)
+			if now := w.allOwners(addrs); !maps.Equal(now, before) {
+				t.Fatal("the starting speaker took addresses before it met the others")
+			}
+		}
+	})
+}
+
+// A claim may outlive its owner: it was on its way when the owner died, or comes from a speaker that was away for long.
+func TestClaimOfADeadSpeaker(t *testing.T) {
+	inWorld(t, 2, func(t *testing.T, w *world) {
+		w.serve(Service{Name: "default/web", Addrs: []netip.Addr{v4}}, "node-a")
+		time.Sleep(10 * time.Second)
+		owner, from := w.owner(v4), time.Now()
+		ghost := announce.Messages([]announce.Claim{{Addr: v4, Owner: "node-x", Epoch: 100, Quorum: true}}, 1000)[0]
+		for _, p := range w.running {
+			p.speaker.Replica().Merge(ghost)
+		}
+		time.Sleep(time.Minute)
+		if now := w.owner(v4); now != owner || w.gap(v4, from) > 0 {
+			t.Errorf("it went from %s to %s, with a gap of %v", owner, now, w.gap(v4, from))
+		}
+		for name, p := range w.running {
+			if c := p.speaker.replica.get(v4); c.Owner != owner {
+				t.Errorf("%s thinks that %s holds it", name, c.Owner)
+			}
+		}
+	})
+}
+
 func TestPartitionHeals(t *testing.T) {
 	inWorld(t, 3, func(t *testing.T, w *world) {
 		addrs := w.servicesWithAddresses(12)
@@ -356,6 +411,12 @@ func TestPartitionHeals(t *testing.T) {
 			}
 			majority[a] = owners[1]
 		}
+		// The client was on node-a's side.
+		w.lan.mu.Lock()
+		for _, a := range addrs {
+			w.lan.neighbour[a] = "node-a"
+		}
+		w.lan.mu.Unlock()
 		w.hub.heal()
 		time.Sleep(400 * time.Millisecond)
 		for a, owner := range w.allOwners(addrs) {
@@ -380,6 +441,11 @@ func TestCutCableComesBackQuietly(t *testing.T) {
 		w.running["node-a"].layer2.carrier()
 		time.Sleep(3 * time.Second)
 		before := w.allOwners(addrs)
+		w.lan.mu.Lock()
+		if n := len(w.running["node-a"].layer2.vips); n > 0 {
+			t.Errorf("it is ready to answer for %d addresses, which it can't know to be its own any more", n)
+		}
+		w.lan.mu.Unlock()
 		plugged := time.Now()
 		w.running["node-a"].layer2.carrier("eth0")
 		w.hub.heal()
