@@ -1,8 +1,10 @@
 package membership
 
 import (
+	"hash/maphash"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -20,6 +22,9 @@ func (d *delegate) NotifyMsg(b []byte) {
 	if err != nil {
 		d.list.log.Debug("message from another speaker not understood", "bytes", len(b), "error", err)
 		return
+	}
+	if !m.Kind.direct() {
+		d.list.gossip(slices.Clone(b))
 	}
 	if m.Kind != kindReplica {
 		d.list.core.receive(time.Now(), m)
@@ -61,6 +66,34 @@ func (b broadcast) Invalidates(memberlist.Broadcast) bool { return false }
 func (b broadcast) Message() []byte                       { return b }
 func (b broadcast) Finished()                             {}
 func (b broadcast) UniqueBroadcast()                      {}
+
+// recent remembers which messages were passed on lately.
+type recent struct {
+	mu       sync.Mutex
+	seed     maphash.Seed
+	now, old map[uint64]bool
+	turned   time.Time
+}
+
+// passOnAgainAfter is longer than a message goes round.
+const passOnAgainAfter = 10 * time.Second
+
+func (r *recent) first(now time.Time, encoded []byte) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if now.Sub(r.turned) > passOnAgainAfter {
+		if r.now == nil {
+			r.seed = maphash.MakeSeed()
+		}
+		r.old, r.now, r.turned = r.now, map[uint64]bool{}, now
+	}
+	hash := maphash.Bytes(r.seed, encoded)
+	if r.now[hash] || r.old[hash] {
+		return false
+	}
+	r.now[hash] = true
+	return true
+}
 
 // conflicts reports speakers that share a name.
 type conflicts struct {

@@ -221,6 +221,8 @@ type machine struct {
 	stdin io.WriteCloser
 	// exited is closed when the speaker's process has ended.
 	exited chan struct{}
+	// withoutRaw takes CAP_NET_RAW from the speakers that are started from now on.
+	withoutRaw bool
 
 	mu    sync.Mutex
 	views []view
@@ -287,7 +289,7 @@ func (n *machine) start(peers ...*machine) {
 	must(t, err)
 	stderr, err := n.cmd.StderrPipe()
 	must(t, err)
-	n.exited = startIn(t, n.ns, n.cmd)
+	n.exited = startIn(t, n.ns, n.cmd, n.withoutRaw)
 	n.mu.Lock()
 	n.views = nil
 	n.mu.Unlock()
@@ -317,7 +319,7 @@ func (n *machine) start(peers ...*machine) {
 
 // startIn starts the command from a thread in the namespace, which its process inherits, and kills it at the end of
 // the test. The thread waits for the process: its end would end the process too, by Pdeathsig.
-func startIn(t testing.TB, ns netns.NsHandle, cmd *exec.Cmd) (exited chan struct{}) {
+func startIn(t testing.TB, ns netns.NsHandle, cmd *exec.Cmd, withoutRaw bool) (exited chan struct{}) {
 	t.Helper()
 	exited = make(chan struct{})
 	started := make(chan error)
@@ -326,6 +328,9 @@ func startIn(t testing.TB, ns netns.NsHandle, cmd *exec.Cmd) (exited chan struct
 		defer close(exited)
 		runtime.LockOSThread()
 		err := netns.Set(ns)
+		if err == nil && withoutRaw {
+			err = unix.Prctl(unix.PR_CAPBSET_DROP, unix.CAP_NET_RAW, 0, 0, 0)
+		}
 		if err == nil {
 			err = cmd.Start()
 		}
@@ -351,7 +356,7 @@ func burn(t testing.TB) {
 	for range 4 * runtime.NumCPU() {
 		cmd := exec.Command("/proc/self/exe")
 		cmd.Env = append(os.Environ(), burnEnv+"=1", "GOMAXPROCS=1")
-		startIn(t, home, cmd)
+		startIn(t, home, cmd, false)
 	}
 }
 

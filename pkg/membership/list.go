@@ -82,6 +82,7 @@ type List struct {
 	merges     chan []byte
 	changes    chan struct{}
 	updates    chan struct{}
+	passedOn   recent
 	live       atomic.Int64
 	metrics    *metrics
 
@@ -347,7 +348,13 @@ func (l *List) resolve(addrs []netip.AddrPort) {
 	})
 }
 
-func (l *List) gossip(encoded []byte) { l.queue.QueueBroadcast(broadcast(encoded)) }
+// gossip passes a message on that concerns all members, the first time that it is seen. memberlist itself repeats
+// it only a few times, to random members.
+func (l *List) gossip(encoded []byte) {
+	if l.passedOn.first(time.Now(), encoded) {
+		l.queue.QueueBroadcast(broadcast(encoded))
+	}
+}
 
 func (l *List) join(to netip.AddrPort, name string) {
 	go func() {

@@ -165,6 +165,9 @@ func (r *roster) bury(now time.Time, about sighting, reason LossReason) bool {
 		return false
 	}
 	if p.seen.Instance == about.Instance {
+		if reason != Left && p.seen.Uptime >= about.Uptime+proofOfLife {
+			return false // old news
+		}
 		about.Uptime = max(about.Uptime, p.seen.Uptime)
 	}
 	p.lastLive = now
@@ -188,7 +191,11 @@ func (r *roster) raise(now time.Time, name string) bool {
 // returned takes another member's word that one has come back. It reports whether it counts again.
 func (r *roster) returned(now time.Time, about sighting) bool {
 	p := r.peers[about.Name]
-	return p != nil && p.grave != nil && p.grave.disproved(about) && r.raise(now, about.Name)
+	if p == nil || p.grave == nil || !p.grave.disproved(about) {
+		return false
+	}
+	p.seen = about
+	return r.raise(now, about.Name)
 }
 
 // outlived returns the members whose graves memberlist does not believe in.
@@ -260,11 +267,10 @@ func (r *roster) seedsJoined() bool {
 	return true
 }
 
-// greet returns whom to send a hello now: speakers that are known but not live, the longest waiting first. mine
-// tells which of them are this member's to greet, by name, or by address if the name is not known: if all members
-// greeted a node without power, each with ARP requests, a large LAN would be full of them. greet also forgets the
-// speakers that have been away too long.
-func (r *roster) greet(now time.Time, mine func(name string) bool) []netip.AddrPort {
+// greet returns whom to send a hello now: speakers that are known but not live, the longest waiting first. mine is
+// asked for each whether it is this member's turn: if all members greeted a node without power, each with ARP
+// requests, a large LAN would be full of them. greet also forgets the speakers that have been away too long.
+func (r *roster) greet(now time.Time, mine func() bool) []netip.AddrPort {
 	type candidate struct {
 		addr netip.AddrPort
 		last *time.Time
@@ -285,7 +291,7 @@ func (r *roster) greet(now time.Time, mine func(name string) bool) []netip.AddrP
 		if p.left() || away > rememberForQuorum {
 			interval = helloSlowInterval
 		}
-		if now.Sub(p.lastHello) >= interval && mine(name) {
+		if now.Sub(p.lastHello) >= interval {
 			due = append(due, candidate{p.addr, &p.lastHello})
 		}
 	}
@@ -294,18 +300,22 @@ func (r *roster) greet(now time.Time, mine func(name string) bool) []netip.AddrP
 		if now.Sub(s.since) > rememberForQuorum {
 			interval = helloSlowInterval
 		}
-		if !known[addr] && now.Sub(s.lastHello) >= interval && mine(addr.String()) {
+		if !known[addr] && now.Sub(s.lastHello) >= interval {
 			due = append(due, candidate{addr, &s.lastHello})
 		}
 	}
 	slices.SortFunc(due, func(a, b candidate) int {
 		return cmp.Or(a.last.Compare(*b.last), a.addr.Compare(b.addr))
 	})
-	due = due[:min(len(due), hellosAtOnce)]
-	addrs := make([]netip.AddrPort, len(due))
-	for i, c := range due {
+	var addrs []netip.AddrPort
+	for _, c := range due {
+		if len(addrs) == hellosAtOnce {
+			break
+		}
 		*c.last = now
-		addrs[i] = c.addr
+		if mine() {
+			addrs = append(addrs, c.addr)
+		}
 	}
 	return addrs
 }
