@@ -53,7 +53,7 @@ func TestFaultyConfigurationIsExplained(t *testing.T) {
 		reason   string
 		names    string // the message must contain it
 	}{
-		"overlap with an older pool": {manifest("IPAddressPool", "fault", `{addresses: [192.0.2.118-192.0.2.121]}`),
+		"overlap with an older pool": {manifest("IPAddressPool", "fault", `{addresses: [192.0.2.118-192.0.2.121], autoAssign: false}`),
 			&v1beta1.IPAddressPool{}, "Valid", metav1.ConditionFalse, "OverlappingPools", "192.0.2.118-192.0.2.119"},
 		"a node's own address": {manifest("IPAddressPool", "fault", `{addresses: [192.0.2.12-192.0.2.14], autoAssign: false}`),
 			&v1beta1.IPAddressPool{}, "NodeAddressInPool", metav1.ConditionTrue, "NodeAddressInPool", "node-2"},
