@@ -32,8 +32,8 @@ type fakeAPI struct {
 	lists   map[string][]any // by path
 	away    bool
 	refused map[string]bool // paths that were asked for while it was away
-	kicked  chan struct{} // closed to end all watches
-	written []string      // method, path and body
+	kicked  chan struct{}   // closed to end all watches
+	written []string        // method, path and body
 }
 
 var listKinds = map[string][2]string{
