@@ -182,11 +182,13 @@ func (c *core) receive(now time.Time, m message) {
 	case kindDoubt:
 		if age, ok := c.detector.evidence(m.About.Name); ok {
 			vouch := c.message(now, kindVouch)
-			vouch.About, vouch.Age = m.About, age
+			vouch.About, vouch.Age = c.roster.peers[m.About.Name].seen, age
 			c.edge.send(m.Addr, vouch.encode())
 		}
 	case kindVouch:
-		c.detector.vouched(m.About.Name, m.Age)
+		if c.roster.news(m.About) {
+			c.detector.vouched(m.About.Name, m.Age)
+		}
 	case kindProfile:
 		if meta, err := decodeProfile(m.Body); err == nil {
 			if p := c.roster.peers[m.From.Name]; p.live() {

@@ -1,6 +1,7 @@
 package membership
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -18,6 +19,7 @@ import (
 type world struct {
 	mu    sync.Mutex
 	nodes map[netip.Addr]*fakeNode
+	delay time.Duration      // of packets, at most, beyond the usual
 	loss  float64            // of packets, each way
 	cuts  map[[2]string]bool // pairs of nodes that can't reach each other, in both orders
 	rand  *rand.Rand
@@ -32,6 +34,7 @@ type fakeNode struct {
 	end     chan struct{}
 	off     bool // no power, or no network
 	stopped bool // the process does not run; what arrives waits
+	dead    bool // and it has been killed
 	noEcho  bool
 	waiting []func()
 	losses  []LossReason
@@ -81,23 +84,23 @@ func (n *fakeNode) run(c *core, end chan struct{}) {
 		case <-end:
 			return
 		}
-		n.world.mu.Lock()
-		stopped := n.stopped
-		n.world.mu.Unlock()
-		if stopped {
-			continue
+		for n.isStopped() {
+			time.Sleep(time.Millisecond)
 		}
 		n.drain()
 		c.tick(time.Now())
 	}
 }
 
-func (n *fakeNode) kill() { close(n.end); n.set(func() { n.stopped = true }) }
-
-func (n *fakeNode) set(change func()) {
+func (n *fakeNode) isStopped() bool {
 	n.world.mu.Lock()
 	defer n.world.mu.Unlock()
-	change()
+	return n.stopped && !n.dead
+}
+
+func (n *fakeNode) kill() {
+	close(n.end)
+	n.world.set(func() { n.stopped, n.dead = true, true })
 }
 
 // drain handles what arrived while the process was stopped.
@@ -278,10 +281,11 @@ func simulate(t *testing.T, count int, test func(t *testing.T, w *world, nodes [
 		w, nodes := newWorld(count)
 		defer func() {
 			for _, n := range nodes {
-				if !n.stopped {
-					close(n.end)
+				if !n.dead {
+					n.kill()
 				}
 			}
+			time.Sleep(time.Second) // a bubble's clock stops with this goroutine; the others have to end before
 		}()
 		within(t, 0, nodes, nodes)
 		noLosses(t, nodes)
@@ -303,6 +307,38 @@ func TestCorePowerLoss(t *testing.T) {
 				})
 			})
 		}
+	}
+}
+
+// Starved processes run for a moment now and then. That must neither look like death, nor may word that a member
+// was heard go round among its starved watchers and keep it alive when it is dead.
+func TestCoreStarved(t *testing.T) {
+	for _, count := range []int{2, 4, 10} {
+		t.Run(fmt.Sprint(count), func(t *testing.T) {
+			simulate(t, count, func(t *testing.T, w *world, nodes []*fakeNode) {
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				for _, n := range nodes {
+					go n.starve(ctx)
+				}
+				time.Sleep(time.Minute)
+				noLosses(t, nodes)
+				w.set(func() { nodes[0].off = true })
+				t.Logf("gone after %s", within(t, 1500*time.Millisecond, nodes[1:], nodes[1:]))
+			})
+		})
+	}
+}
+
+// starve lets the process run for 20 ms at a time, with pauses of up to 300 ms.
+func (n *fakeNode) starve(ctx context.Context) {
+	pause := rand.New(rand.NewPCG(3, n.core.self.Instance))
+	for ctx.Err() == nil {
+		n.world.set(func() { n.stopped = true })
+		time.Sleep(time.Duration(pause.Int64N(int64(300 * time.Millisecond))))
+		n.world.set(func() { n.stopped = false })
+		n.drain()
+		time.Sleep(20 * time.Millisecond)
 	}
 }
 
@@ -344,7 +380,7 @@ func TestCoreProcessAway(t *testing.T) {
 		"killed and restarted": func(w *world, n *fakeNode) {
 			n.kill()
 			time.Sleep(3 * time.Second)
-			w.set(func() { n.stopped = false })
+			w.set(func() { n.stopped, n.dead = false, false })
 			n.start()
 		},
 		"stopped again and again": func(w *world, n *fakeNode) {

@@ -31,8 +31,8 @@ const KeySize = 32
 const MaxBroadcast = 1200
 
 const (
-	sendQueue  = 2048
-	mergeQueue = 1024
+	sendQueue  = 8192
+	mergeQueue = 4096
 )
 
 // Replica is the state that the speakers share. Its methods are called concurrently and must return quickly.
@@ -91,6 +91,7 @@ type List struct {
 
 	stopMu   sync.Mutex
 	stopped  bool
+	ready    chan struct{} // closed when memberlist may be called: it calls the delegate before Create returns
 	done     chan struct{}
 	farewell chan struct{} // ends the heartbeats, before done ends the rest
 }
@@ -109,6 +110,7 @@ func Start(ctx context.Context, config Config) (*List, error) {
 		merges:   make(chan []byte, mergeQueue),
 		changes:  make(chan struct{}, 1),
 		updates:  make(chan struct{}, 1),
+		ready:    make(chan struct{}),
 		done:     make(chan struct{}),
 		farewell: make(chan struct{}),
 		profile:  profile{Instance: rand.Uint64()},
@@ -127,9 +129,12 @@ func Start(ctx context.Context, config Config) (*List, error) {
 			"error", err)
 	}
 	if l.memberlist, err = memberlist.Create(l.memberlistConfig()); err != nil {
+		close(l.done)
 		l.prober.close()
+		l.metrics.unregister()
 		return nil, fmt.Errorf("can't listen on %s port %d, UDP and TCP: %w", config.Bind, config.Port, err)
 	}
+	close(l.ready)
 	for _, loop := range []func(){l.tickLoop, l.sendLoop, l.mergeLoop, l.updateLoop} {
 		go loop()
 	}
@@ -153,6 +158,7 @@ func (l *List) memberlistConfig() *memberlist.Config {
 	c.SuspicionMaxTimeoutMult = 2
 	// A node that comes back with another address may have its old name once it has been dead for a second.
 	c.DeadNodeReclaimTime = time.Second
+	c.HandoffQueueDepth = mergeQueue
 	// LZW costs more time and memory than these small messages save.
 	c.EnableCompression = false
 	d := &delegate{l}
@@ -175,7 +181,8 @@ func (l *List) Quorum() bool { return l.core.quorum(time.Now()) }
 // after two seconds. Before, a starting speaker may not know yet what the others do.
 func (l *List) Settled() <-chan struct{} { return l.core.settled }
 
-// Broadcast gives a piece of replicated state to every live member's Replica at once, and again by gossip.
+// Broadcast gives a piece of replicated state to every live member's Replica at once, and again by gossip. A few
+// pieces of up to MaxBroadcast bytes are better than many small ones.
 func (l *List) Broadcast(piece []byte) {
 	m := message{Kind: kindReplica, Body: piece}
 	if len(piece) > MaxBroadcast {
@@ -358,6 +365,11 @@ func (l *List) gossip(encoded []byte) {
 
 func (l *List) join(to netip.AddrPort, name string) {
 	go func() {
+		select {
+		case <-l.ready:
+		case <-l.done:
+			return
+		}
 		if err := forgetUnresolved([]netip.AddrPort{to}); err != nil {
 			l.log.Debug("looking for a neighbour again", "error", err)
 		}

@@ -157,6 +157,18 @@ func (r *roster) hear(now time.Time, from sighting, addr netip.AddrPort) (strang
 	return true
 }
 
+// news records that another member saw this one. It reports whether that is later than all that is known here.
+// Word that is as old as what is known proves nothing: among watchers that are starved, and pass it on late, it
+// would keep a dead member alive for as long as it goes round.
+func (r *roster) news(about sighting) bool {
+	p := r.peers[about.Name]
+	if p == nil || about.Instance != p.seen.Instance || about.Uptime <= p.seen.Uptime {
+		return false
+	}
+	p.seen = about
+	return true
+}
+
 // bury stops counting a member. It returns false if it is not counted anyway. Buried in error, because about was
 // an earlier run or because it was only cut off for a moment, it rises with the next message that it sends.
 func (r *roster) bury(now time.Time, about sighting, reason LossReason) bool {
