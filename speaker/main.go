@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"strconv"
 	"syscall"
 
@@ -21,6 +22,10 @@ import (
 )
 
 func main() {
+	// Most of the heap is what is known of the cluster, which hardly changes; this takes 31 MB with 1000 addresses instead of 34.
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(50)
+	}
 	if err := run(); err != nil {
 		slog.Error(err.Error())
 		os.Exit(1)

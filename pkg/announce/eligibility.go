@@ -17,7 +17,7 @@ type Service struct {
 	// Local: its externalTrafficPolicy is Local.
 	Local bool
 	// Serving are the nodes that have a serving endpoint of it; "" stands for endpoints that name no node.
-	Serving map[string]bool
+	Serving []string
 }
 
 // Node is what of a node and its speaker matters to what it announces.
@@ -104,7 +104,7 @@ func Judge(svc Service, ads []*config.L2Advertisement, n *Node) (Candidate, Reas
 		return Candidate{}, NotSelected
 	case !usable:
 		return Candidate{}, NoInterface
-	case svc.Local && !svc.Serving[n.Name]:
+	case svc.Local && !slices.Contains(svc.Serving, n.Name):
 		return Candidate{}, NoLocalEndpoint
 	case everywhere:
 		c.Interfaces = nil

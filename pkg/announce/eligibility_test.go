@@ -42,13 +42,7 @@ func TestEligible(t *testing.T) {
 		return n
 	}
 	both := []Node{node("iris2", nil), node("iris1", nil)}
-	serving := func(nodes ...string) map[string]bool {
-		s := map[string]bool{}
-		for _, n := range nodes {
-			s[n] = true
-		}
-		return s
-	}
+	serving := func(nodes ...string) []string { return nodes }
 	web := labels.Set{"app": "web"}
 
 	for name, tc := range map[string]struct {
@@ -159,7 +153,7 @@ func TestJudgeNamesTheReason(t *testing.T) {
 		t.Run(string(reason), func(t *testing.T) {
 			n := good
 			change(&n)
-			if _, got := Judge(Service{Local: true, Serving: map[string]bool{"iris1": true}}, ads, &n); got != reason {
+			if _, got := Judge(Service{Local: true, Serving: []string{"iris1"}}, ads, &n); got != reason {
 				t.Errorf("got %q, want %q", got, reason)
 			}
 		})

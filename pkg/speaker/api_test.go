@@ -178,7 +178,7 @@ func TestFeedsFollowTheAPI(t *testing.T) {
 		}
 		return nil
 	}
-	if svc := web(); svc == nil || !svc.spec.Serving["node-a"] || svc.Labels["app"] != "web" || len(svc.addrs) != 1 || svc.pools[0] != "pool" {
+	if svc := web(); svc == nil || !slices.Equal(svc.spec.Serving, []string{"node-a"}) || svc.Labels["app"] != "web" || len(svc.addrs) != 1 || svc.pools[0] != "pool" {
 		t.Errorf("the Service is %+v", svc)
 	}
 	if len(v.nodes) != 1 || v.nodes["node-a"].Labels["rack"] != "1" {

@@ -46,10 +46,10 @@ type inventory struct {
 	mu       sync.Mutex
 	config   *config.Config
 	services map[string]*service
-	byAddr   map[netip.Addr]map[string]*service
+	byAddr   map[netip.Addr][]*service
 	nodes    map[string]Node
-	slices   map[string]Endpoints       // by namespace/name of the slice
-	ofSvc    map[string]map[string]bool // the names of a Service's slices
+	slices   map[string]Endpoints // by namespace/name of the slice
+	ofSvc    map[string][]string  // the names of a Service's slices
 
 	dirty        map[string]*service     // to be decided anew
 	orphans      map[netip.Addr]struct{} // lost their last Service
@@ -74,10 +74,10 @@ func newInventory(wake func()) *inventory {
 		wake:     wake,
 		config:   &config.Config{},
 		services: map[string]*service{},
-		byAddr:   map[netip.Addr]map[string]*service{},
+		byAddr:   map[netip.Addr][]*service{},
 		nodes:    map[string]Node{},
 		slices:   map[string]Endpoints{},
-		ofSvc:    map[string]map[string]bool{},
+		ofSvc:    map[string][]string{},
 		dirty:    map[string]*service{},
 		orphans:  map[netip.Addr]struct{}{},
 	}
@@ -126,10 +126,7 @@ func (v *inventory) SetEndpoints(slice string, e Endpoints) {
 		v.dropSlice(slice)
 	}
 	v.slices[slice] = e
-	if v.ofSvc[e.Service] == nil {
-		v.ofSvc[e.Service] = map[string]bool{}
-	}
-	v.ofSvc[e.Service][slice] = true
+	v.ofSvc[e.Service] = append(v.ofSvc[e.Service], slice)
 	v.servingChanged(e.Service)
 }
 
@@ -180,8 +177,7 @@ func (v *inventory) dropSlice(slice string) {
 		return
 	}
 	delete(v.slices, slice)
-	delete(v.ofSvc[e.Service], slice)
-	if len(v.ofSvc[e.Service]) == 0 {
+	if v.ofSvc[e.Service] = without(v.ofSvc[e.Service], slice); len(v.ofSvc[e.Service]) == 0 {
 		delete(v.ofSvc, e.Service)
 	}
 	v.servingChanged(e.Service)
@@ -192,23 +188,23 @@ func (v *inventory) servingChanged(name string) {
 	if svc == nil {
 		return
 	}
-	if serving := v.serving(name); !maps.Equal(serving, svc.spec.Serving) {
+	if serving := v.serving(name); !slices.Equal(serving, svc.spec.Serving) {
 		svc.spec.Serving = serving
 		v.touch(svc)
 	}
 }
 
-func (v *inventory) serving(name string) map[string]bool {
-	var serving map[string]bool
-	for slice := range v.ofSvc[name] {
-		for _, node := range v.slices[slice].Serving {
-			if serving == nil {
-				serving = map[string]bool{}
-			}
-			serving[node] = true
-		}
+func (v *inventory) serving(name string) []string {
+	names := v.ofSvc[name]
+	if len(names) == 1 {
+		return v.slices[names[0]].Serving
 	}
-	return serving
+	var serving []string
+	for _, slice := range names {
+		serving = append(serving, v.slices[slice].Serving...)
+	}
+	slices.Sort(serving)
+	return slices.Compact(serving)
 }
 
 // index brings svc.addrs and byAddr up to date.
@@ -226,7 +222,7 @@ func (v *inventory) index(svc *service) {
 		if slices.Contains(svc.addrs, a) {
 			continue
 		}
-		delete(v.byAddr[a], svc.Name)
+		v.byAddr[a] = without(v.byAddr[a], svc)
 		for _, sharer := range v.byAddr[a] {
 			v.touch(sharer)
 		}
@@ -236,11 +232,10 @@ func (v *inventory) index(svc *service) {
 		}
 	}
 	for _, a := range svc.addrs {
-		if v.byAddr[a] == nil {
-			v.byAddr[a] = map[string]*service{}
+		if !slices.Contains(v.byAddr[a], svc) {
+			v.byAddr[a] = append(v.byAddr[a], svc)
 			delete(v.orphans, a)
 		}
-		v.byAddr[a][svc.Name] = svc
 	}
 }
 
@@ -291,9 +286,9 @@ func (v *inventory) groupOf(first *service, seen map[string]bool) group {
 				continue
 			}
 			g.addrs = append(g.addrs, a)
-			for name, sharer := range v.byAddr[a] {
-				if !seen[name] {
-					seen[name] = true
+			for _, sharer := range v.byAddr[a] {
+				if !seen[sharer.Name] {
+					seen[sharer.Name] = true
 					g.services = append(g.services, sharer)
 				}
 			}
@@ -301,6 +296,10 @@ func (v *inventory) groupOf(first *service, seen map[string]bool) group {
 	}
 	slices.SortFunc(g.addrs, netip.Addr.Compare)
 	return g
+}
+
+func without[T comparable](all []T, one T) []T {
+	return slices.DeleteFunc(all, func(t T) bool { return t == one })
 }
 
 func (s Service) equal(o Service) bool {

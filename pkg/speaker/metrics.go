@@ -64,8 +64,8 @@ func (a *announced) collect() []prometheus.Metric {
 			probing++
 		default:
 			announced++
-			for name := range a.byAddr[addr] {
-				gauge(announcedDesc, 1, name, "layer2", a.config.Node, addr.String())
+			for _, svc := range a.byAddr[addr] {
+				gauge(announcedDesc, 1, svc.Name, "layer2", a.config.Node, addr.String())
 			}
 		}
 	}

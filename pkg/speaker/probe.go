@@ -136,8 +136,8 @@ func (s *Speaker) contested(c layer2.Conflict) {
 	if s.held[c.Addr] == nil {
 		return
 	}
-	for name := range s.byAddr[c.Addr] {
-		s.config.Reporter.Warn(name, announce.AddressConflict, fmt.Sprintf("the host with the MAC address %v claims %v, which node %s announces. "+
+	for _, svc := range s.byAddr[c.Addr] {
+		s.config.Reporter.Warn(svc.Name, announce.AddressConflict, fmt.Sprintf("the host with the MAC address %v claims %v, which node %s announces. "+
 			"Take the address from that host, or out of the pool.", c.MAC, c.Addr, s.config.Node))
 	}
 }
