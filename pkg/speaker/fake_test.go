@@ -226,12 +226,14 @@ func (m *fakeMembers) Update(leaving bool, macs []net.HardwareAddr, interfaces [
 	profile := m.self
 	m.notify()
 	m.hub.mu.Unlock()
-	m.send(0, func(to *fakeMembers) {
+	told := func(to *fakeMembers) {
 		m.hub.mu.Lock()
 		defer m.hub.mu.Unlock()
 		to.view[profile.Name] = profile
 		to.notify()
-	})
+	}
+	m.send(0, told)
+	m.send(150*time.Millisecond, told)
 }
 
 func (m *fakeMembers) Leave(context.Context) error {
@@ -290,6 +292,7 @@ type fakeLayer2 struct {
 	mac       net.HardwareAddr
 	vips      map[netip.Addr]layer2.Announcement
 	nics      []layer2.Interface
+	probing   map[netip.Addr]int
 	dead      bool
 	syncs     int
 	changed   chan struct{}
@@ -298,7 +301,7 @@ type fakeLayer2 struct {
 
 func (l *lan) attach(name string, mac net.HardwareAddr) *fakeLayer2 {
 	f := &fakeLayer2{
-		lan: l, name: name, mac: mac, vips: map[netip.Addr]layer2.Announcement{},
+		lan: l, name: name, mac: mac, vips: map[netip.Addr]layer2.Announcement{}, probing: map[netip.Addr]int{},
 		nics:    []layer2.Interface{{Name: "eth0", MAC: mac}},
 		changed: make(chan struct{}, 1), conflicts: make(chan layer2.Conflict, 1),
 	}
@@ -357,15 +360,22 @@ func (f *fakeLayer2) burst(n layer2.Announcement) {
 }
 
 func (f *fakeLayer2) Probe(ctx context.Context, a netip.Addr, _ []string, ours func(net.HardwareAddr) bool) (*layer2.Conflict, error) {
+	count := func(n int) {
+		f.lan.mu.Lock()
+		defer f.lan.mu.Unlock()
+		f.probing[a] += n
+	}
+	count(1)
+	defer count(-1)
 	for range 3 {
 		f.lan.mu.Lock()
 		answers := []net.HardwareAddr{}
 		if mac := f.lan.strangers[a]; mac != nil {
 			answers = append(answers, mac)
 		}
-		for _, name := range f.lan.answering(a) {
-			if name != f.name {
-				answers = append(answers, f.lan.nics[name].mac)
+		for name, nic := range f.lan.nics {
+			if name != f.name && nic.up() && (nic.probing[a] > 0 || slices.Contains(f.lan.answering(a), name)) {
+				answers = append(answers, nic.mac)
 			}
 		}
 		f.lan.mu.Unlock()

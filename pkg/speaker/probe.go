@@ -83,10 +83,13 @@ func (s *Speaker) takeProbes(now time.Time) {
 		case r.err != nil:
 			h.retry = now.Add(time.Second)
 			s.log.Warn("fresh address not probed yet, trying again", "address", r.addr, "error", r.err)
+		case r.conflict != nil && (h.conflict == nil && !h.suspected || s.macs.known(r.conflict.MAC)):
+			// Perhaps a speaker that probed the same address before it heard that this one does, and whose MAC address was not known.
+			h.suspected, h.retry = true, now.Add(suspicion)
 		case r.conflict != nil:
 			h.retry = now.Add(reprobe)
 			if h.conflict == nil || !slices.Equal(h.conflict.MAC, r.conflict.MAC) {
-				s.log.Warn("another host has the address: not announced", "address", r.addr, "mac", r.conflict.MAC, "interface", r.conflict.Interface)
+				s.log.Warn("another host has the address: not announced", "address", r.addr, "mac", r.conflict.MAC.String(), "interface", r.conflict.Interface)
 			}
 			h.conflict = r.conflict
 		default:

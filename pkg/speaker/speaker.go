@@ -29,6 +29,8 @@ const (
 	// retake is how long a speaker does not take back an address that another live one took. It damps a quarrel between speakers that
 	// see different configurations.
 	retake = 2 * time.Second
+	// suspicion is how long an address waits for a second probe when the first was answered.
+	suspicion = 500 * time.Millisecond
 	// reprobe is how long an address waits that a stranger has.
 	reprobe = 30 * time.Second
 	// rivalry is how long a losing claim is remembered whose owner is not a live member yet, as when a partition heals.
@@ -123,7 +125,7 @@ type Speaker struct {
 	unsynced  bool                     // layer 2 has to be told
 	news      []news                   // to be logged
 	toProbe   []probeOrder             // to be started
-	faults    map[netip.Addr]string    // what layer 2 complained about last
+	faults    map[string][]netip.Addr  // what layer 2 complained about last
 	nextSweep time.Time
 }
 
@@ -139,6 +141,8 @@ type hold struct {
 	// probing: a probe is under way; after one that gave no clearance, the next is not to start before retry.
 	probing bool
 	retry   time.Time
+	// suspected: a probe was answered, perhaps by a stranger.
+	suspected bool
 	// unfit is since when this node should not announce it; zero while it should.
 	unfit time.Time
 }
@@ -163,7 +167,6 @@ func New(c Config) *Speaker {
 		lost:     map[netip.Addr]time.Time{},
 		due:      map[netip.Addr]time.Time{},
 		expected: map[string]int{},
-		faults:   map[netip.Addr]string{},
 		lostAt:   map[string]time.Time{},
 	}
 	s.inventory = newInventory(s.wakeUp)
@@ -348,18 +351,20 @@ func (s *Speaker) announcements() []layer2.Announcement {
 	return all
 }
 
+// noteFaults logs what keeps layer 2 from answering, once for all the addresses that it concerns.
 func (s *Speaker) noteFaults(statuses []layer2.Status) {
-	seen := make(map[netip.Addr]string, len(s.faults))
+	faults := map[string][]netip.Addr{}
 	for _, st := range statuses {
-		if st.Err == nil {
-			continue
-		}
-		seen[st.Addr] = st.Err.Error()
-		if s.faults[st.Addr] != seen[st.Addr] {
-			s.log.Warn("address is not answered on every interface that it should be", "address", st.Addr, "answered on", st.Interfaces, "error", st.Err)
+		if st.Err != nil {
+			faults[st.Err.Error()] = append(faults[st.Err.Error()], st.Addr)
 		}
 	}
-	s.faults = seen
+	for fault, addrs := range faults {
+		if _, known := s.faults[fault]; !known {
+			s.log.Warn("addresses are not answered on every interface that they should be", "addresses", len(addrs), "first", addrs[0], "error", fault)
+		}
+	}
+	s.faults = faults
 }
 
 func (s *Speaker) nextTime(now time.Time) time.Time {

@@ -538,7 +538,9 @@ func TestPreferredNodeTakesItBack(t *testing.T) {
 
 func TestStrangerHasTheAddress(t *testing.T) {
 	inWorld(t, 3, func(t *testing.T, w *world) {
+		w.lan.mu.Lock()
 		w.lan.strangers[v4] = net.HardwareAddr{0xde, 0xad, 0xbe, 0xef, 0, 1}
+		w.lan.mu.Unlock()
 		w.serve(Service{Name: "default/web", Addrs: []netip.Addr{v4, v6}}, "node-a")
 		time.Sleep(10 * time.Second)
 		if owners := w.owners(v4); len(owners) > 0 {
@@ -575,6 +577,25 @@ func TestStrangerHasTheAddress(t *testing.T) {
 		w.owner(v4)
 		if complaint := w.services["default/web"].Complaint; complaint != "" {
 			t.Errorf("the condition still says %q", complaint)
+		}
+	})
+}
+
+// Two speakers may probe one address at the same time, before they have heard of each other.
+func TestProbeMeetsAProbe(t *testing.T) {
+	inWorld(t, 3, func(t *testing.T, w *world) {
+		w.lan.mu.Lock()
+		w.lan.strangers[v4] = net.HardwareAddr{2, 0, 0, 0, 9, 9}
+		w.lan.mu.Unlock()
+		w.serve(Service{Name: "default/web", Addrs: []netip.Addr{v4}}, "node-a")
+		time.Sleep(250 * time.Millisecond)
+		w.lan.mu.Lock()
+		delete(w.lan.strangers, v4)
+		w.lan.mu.Unlock()
+		time.Sleep(time.Second)
+		w.owner(v4)
+		if len(w.reporter.events) > 0 {
+			t.Errorf("users were told: %v", w.reporter.events)
 		}
 	})
 }
