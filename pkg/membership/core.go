@@ -17,6 +17,7 @@ const (
 	settleLimit  = 2 * time.Second
 	portPatience = 30 * time.Second
 	greeters     = 3                    // expected number of members that greet one that is missing, each time
+	asksAtOnce   = 2                    // of those that returned, each heartbeatInterval
 	askSpread    = 5 * time.Millisecond // per member: so that not all of them ask one that returned at once
 )
 
@@ -49,7 +50,7 @@ type core struct {
 	detector *detector
 	joins    map[netip.AddrPort]time.Time // lately begun
 	inFlight map[netip.AddrPort]bool
-	returned []string // came back by others' word: one of them is asked for its state
+	returned []string // came back by others' word: they are asked for their state
 	askAt    time.Time
 
 	lastHeartbeat, lastHello, lastProtest time.Time
@@ -95,9 +96,7 @@ func (c *core) tick(now time.Time) {
 // findOthers looks for speakers that are not members, and sees to those that came back unnoticed.
 func (c *core) findOthers(now time.Time) {
 	c.roster.setSeeds(now, c.edge.seeds())
-	// By chance and not by the ring: on the other side of a partition that is just healing, the ring's choice may
-	// fall on members that have never lost sight of the one to greet.
-	addrs := c.roster.greet(now, func() bool { return rand.IntN(len(c.ring)) < greeters })
+	addrs := c.roster.greet(now, func(among int) bool { return among <= greeters || rand.IntN(among) < greeters })
 	if len(addrs) > 0 {
 		c.edge.resolve(addrs)
 	}
@@ -300,19 +299,24 @@ func (c *core) askLater(now time.Time, name string) {
 	if len(c.returned) == 0 {
 		c.askAt = now.Add(rand.N(askSpread * time.Duration(len(c.ring)+1)))
 	}
-	c.returned = append(c.returned, name)
+	if !slices.Contains(c.returned, name) {
+		c.returned = append(c.returned, name)
+	}
 }
 
-// askReturned joins one of the peers that came back by others' word. All of them were together on the other side,
-// so one knows what all of them know; asking each would take n² exchanges when a large cluster heals.
+// askReturned joins the peers that came back by others' word, a few at a time and in any order: that spreads what
+// they know quickly, without n² exchanges at one moment when a large cluster heals.
 func (c *core) askReturned(now time.Time) {
-	if len(c.returned) == 0 || now.Before(c.askAt) {
+	if now.Before(c.askAt) {
 		return
 	}
-	name := c.returned[rand.IntN(len(c.returned))]
-	c.returned = nil
-	if p := c.roster.peers[name]; p != nil && p.live() && !c.join(now, p.addr, name) {
-		c.askLater(now, name)
+	rand.Shuffle(len(c.returned), func(i, j int) { c.returned[i], c.returned[j] = c.returned[j], c.returned[i] })
+	names := c.returned[:min(len(c.returned), asksAtOnce)]
+	c.returned = c.returned[len(names):]
+	for _, name := range names {
+		if p := c.roster.peers[name]; p != nil && p.live() && !c.join(now, p.addr, name) {
+			c.askLater(now, name)
+		}
 	}
 }
 

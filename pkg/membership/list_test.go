@@ -260,7 +260,7 @@ func TestBroadcastUpdateLeave(t *testing.T) {
 	families(t, func(t *testing.T, v6 bool) {
 		l := cluster(t, v6, 3)
 		first, others := l.nodes[0], l.nodes[1:]
-		const atOnce = 100 * time.Millisecond
+		const atOnce = 300 * time.Millisecond
 		start := time.Now()
 		check := func(n *machine, what string, ok func(view) bool) {
 			t.Helper()

@@ -44,8 +44,9 @@ type peer struct {
 	listed  bool // memberlist counts it as a member
 	// grave is why it does not count here although memberlist may not have noticed yet.
 	grave     *grave
-	seen      sighting  // newest message from itself
-	lastLive  time.Time // zero: never
+	seen      sighting // newest message from itself
+	liveSince time.Time
+	lastLive  time.Time // zero: never; kept when it stops being live
 	lastHeard time.Time // strange or listed; zero: never
 	lastHello time.Time
 }
@@ -112,6 +113,9 @@ func (r *roster) list(now time.Time, name string, addr netip.AddrPort, meta prof
 	}
 	if p.live() {
 		p.lastLive = now
+		if !wasLive {
+			p.liveSince = now
+		}
 	}
 	return known && !wasLive && p.live()
 }
@@ -195,7 +199,7 @@ func (r *roster) raise(now time.Time, name string) bool {
 	}
 	p.grave = nil
 	if p.listed {
-		p.lastLive = now
+		p.lastLive, p.liveSince = now, now
 	}
 	return p.listed
 }
@@ -280,12 +284,14 @@ func (r *roster) seedsJoined() bool {
 }
 
 // greet returns whom to send a hello now: speakers that are known but not live, the longest waiting first. mine is
-// asked for each whether it is this member's turn: if all members greeted a node without power, each with ARP
-// requests, a large LAN would be full of them. greet also forgets the speakers that have been away too long.
-func (r *roster) greet(now time.Time, mine func() bool) []netip.AddrPort {
+// asked for each whether it is this member's turn, among so many that miss the same one: if all members greeted a
+// node without power, each with ARP requests, a large LAN would be full of them. greet also forgets the speakers
+// that have been away too long.
+func (r *roster) greet(now time.Time, mine func(among int) bool) []netip.AddrPort {
 	type candidate struct {
-		addr netip.AddrPort
-		last *time.Time
+		addr  netip.AddrPort
+		last  *time.Time
+		since time.Time
 	}
 	var due []candidate
 	known := map[netip.AddrPort]bool{}
@@ -304,7 +310,7 @@ func (r *roster) greet(now time.Time, mine func() bool) []netip.AddrPort {
 			interval = helloSlowInterval
 		}
 		if now.Sub(p.lastHello) >= interval {
-			due = append(due, candidate{p.addr, &p.lastHello})
+			due = append(due, candidate{p.addr, &p.lastHello, p.lastLive})
 		}
 	}
 	for addr, s := range r.seeds {
@@ -313,7 +319,7 @@ func (r *roster) greet(now time.Time, mine func() bool) []netip.AddrPort {
 			interval = helloSlowInterval
 		}
 		if !known[addr] && now.Sub(s.lastHello) >= interval {
-			due = append(due, candidate{addr, &s.lastHello})
+			due = append(due, candidate{addr, &s.lastHello, now})
 		}
 	}
 	slices.SortFunc(due, func(a, b candidate) int {
@@ -325,11 +331,23 @@ func (r *roster) greet(now time.Time, mine func() bool) []netip.AddrPort {
 			break
 		}
 		*c.last = now
-		if mine() {
+		if mine(r.liveBefore(c.since)) {
 			addrs = append(addrs, c.addr)
 		}
 	}
 	return addrs
+}
+
+// liveBefore counts the live members that already were live then. Those that returned later were on the other side
+// of a partition, and may never have lost sight of the ones that are missing here.
+func (r *roster) liveBefore(then time.Time) int {
+	count := 0
+	for _, p := range r.peers {
+		if p.live() && !p.liveSince.After(then) {
+			count++
+		}
+	}
+	return count
 }
 
 // unanswered returns the addresses that the API has listed for longer than patience without a speaker there that
