@@ -1,7 +1,6 @@
 package speaker
 
 import (
-	"log/slog"
 	"net/netip"
 	"slices"
 	"time"
@@ -323,38 +322,4 @@ func (s *Speaker) dropOrphans() {
 
 func (s *Speaker) release(c announce.Claim) {
 	s.replica.merge(announce.Claim{Addr: c.Addr, Epoch: c.Epoch + 1, Quorum: s.view.quorum})
-}
-
-// news is something to be logged once it is done.
-type news struct {
-	what   string
-	addr   netip.Addr
-	reason announce.Reason
-	other  string
-}
-
-func (s *Speaker) tell(what string, a netip.Addr, reason announce.Reason, other string) {
-	s.news = append(s.news, news{what, a, reason, other})
-}
-
-// logNews logs each address while they are few; a node's death may move thousands.
-func (s *Speaker) logNews() {
-	const few = 20
-	level := slog.LevelInfo
-	if len(s.news) > few {
-		level = slog.LevelDebug
-		counts := map[string]int{}
-		for _, n := range s.news {
-			counts[n.what]++
-		}
-		s.log.Info("many addresses change at once", "taking over", counts["taking over"], "announcing", counts["announcing"],
-			"resuming", counts["resuming"], "withdrawing", counts["withdrawing"])
-	}
-	for _, n := range s.news {
-		if !s.log.Enabled(s.probes.ctx, level) {
-			break
-		}
-		s.log.Log(s.probes.ctx, level, n.what, "address", n.addr, "reason", n.reason, "other", n.other)
-	}
-	s.news = nil
 }

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -15,38 +14,6 @@ import (
 	"github.com/steelyard-lb/steelyard/pkg/announce"
 	"github.com/steelyard-lb/steelyard/pkg/layer2"
 	"github.com/steelyard-lb/steelyard/pkg/membership"
-)
-
-const (
-	// handOver is how long a speaker answers for an address that it should not announce any more, for want of a successor.
-	handOver = 5 * time.Second
-	// patience is how long the elected speaker may take to claim an address before the others elect by hash alone, and nextInLine
-	// after which each further candidate is passed over: the elected one may not see the Service, for want of a connection to the
-	// API server.
-	patience   = 500 * time.Millisecond
-	firstLook  = 25 * time.Millisecond
-	nextInLine = time.Second
-	// retake is how long a speaker does not take back an address that another live one took. It damps a quarrel between speakers that
-	// see different configurations.
-	retake = 2 * time.Second
-	// suspicion is how long an address waits for a second probe when the first was answered.
-	suspicion = 500 * time.Millisecond
-	// reprobe is how long an address waits that a stranger has.
-	reprobe = 30 * time.Second
-	// rivalry is how long a losing claim is remembered whose owner is not a live member yet, as when a partition heals.
-	rivalry = 5 * time.Second
-	// lateStart is how long a starting speaker is given before the others take its addresses.
-	lateStart = 5 * time.Second
-	// hindsight is how long it may take a speaker that is cut off to lose the last of the others.
-	hindsight = 15 * time.Second
-	// steady is how long a speaker has to be among the majority until its claims are the majority's.
-	steady = 5 * time.Second
-	// defence is the time between two answers to rivals for an address; each makes a burst of announcements.
-	defence = time.Second
-	// reunion is how long a speaker that was cut off from the network waits for the others, and one that met another for more of them.
-	reunion = 2 * time.Second
-	// housekeeping is the time between looks at what no event announces.
-	housekeeping = time.Minute
 )
 
 // Members is what the speaker needs of the other speakers; membership.List is one.
@@ -316,55 +283,6 @@ func (s *Speaker) notReady(now time.Time) time.Time {
 		s.introduce()
 	}
 	return now.Add(housekeeping)
-}
-
-// apply makes the world agree with what was decided: first the network, then the others, so that a predecessor that withdraws on our
-// claim does it after neighbours have heard of us.
-func (s *Speaker) apply(announcements []layer2.Announcement) {
-	if s.unsynced {
-		s.unsynced = false
-		s.noteFaults(s.config.Layer2.Sync(announcements))
-	}
-	for _, m := range announce.Messages(s.outbox, membership.MaxBroadcast) {
-		s.members.Broadcast(m)
-	}
-	s.outbox = nil
-	for _, order := range s.toProbe {
-		s.probes.start(order)
-	}
-	s.toProbe = nil
-	s.logNews()
-}
-
-// announcements returns what layer 2 is to answer for, when that has changed.
-func (s *Speaker) announcements() []layer2.Announcement {
-	if !s.unsynced {
-		return nil
-	}
-	var all []layer2.Announcement
-	for a, h := range s.held {
-		if h.answers() {
-			all = append(all, layer2.Announcement{Addr: a, Interfaces: h.interfaces, Burst: h.burst})
-		}
-	}
-	slices.SortFunc(all, func(x, y layer2.Announcement) int { return x.Addr.Compare(y.Addr) })
-	return all
-}
-
-// noteFaults logs what keeps layer 2 from answering, once for all the addresses that it concerns.
-func (s *Speaker) noteFaults(statuses []layer2.Status) {
-	faults := map[string][]netip.Addr{}
-	for _, st := range statuses {
-		if st.Err != nil {
-			faults[st.Err.Error()] = append(faults[st.Err.Error()], st.Addr)
-		}
-	}
-	for fault, addrs := range faults {
-		if _, known := s.faults[fault]; !known {
-			s.log.Warn("addresses are not answered on every interface that they should be", "addresses", len(addrs), "first", addrs[0], "error", fault)
-		}
-	}
-	s.faults = faults
 }
 
 func (s *Speaker) nextTime(now time.Time) time.Time {
