@@ -29,8 +29,8 @@ func await[T any](t *testing.T, what string, c <-chan T) T {
 	select {
 	case v := <-c:
 		return v
-	case <-time.After(10 * time.Second):
-		t.Fatalf("10 s without %s", what)
+	case <-time.After(patience):
+		t.Fatalf("%v without %s", patience, what)
 		panic("unreachable")
 	}
 }
@@ -39,8 +39,7 @@ func TestProbe(t *testing.T) {
 	t.Parallel()
 	first, second := newLAN(t), newLAN(t)
 	node := newNode(t, first, "node")
-	second.plug(node, "eth1")
-	node.up("eth1")
+	second.connect(node, "eth1")
 	holder := newClient(t, second)
 	a, _ := node.announcer(Config{})
 	ready(t, a, quietly(fence4, fence6), "eth0", "eth1")

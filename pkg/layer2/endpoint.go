@@ -6,7 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"sync/atomic"
-	"time"
+	"syscall"
 
 	"github.com/mdlayher/packet"
 	"golang.org/x/sys/unix"
@@ -18,8 +18,12 @@ type endpoint struct {
 	// link is replaced, never changed: the socket stays open while the interface gets another name or MAC address.
 	link   atomic.Pointer[link]
 	conn   *packet.Conn
-	groups *groups // nil for ARP
+	raw    syscall.RawConn // of conn
+	groups *groups         // nil for ARP
 	closed atomic.Bool
+	// told is whether the neighbours know that this interface, under its name and MAC address, is there. It outlives a loss of carrier:
+	// a node that was cut off may have lost its addresses to others meanwhile. For run's goroutine only.
+	told   bool
 	broken bool // its socket failed; guarded by Announcer.mu
 }
 
@@ -31,9 +35,6 @@ type endpointKey struct {
 
 // receiveBuffer is large, so that requests wait rather than get lost while the process has no CPU time.
 const receiveBuffer = 1 << 20
-
-// sendTimeout bounds how long an interface that takes no packets can hold up the others.
-const sendTimeout = 20 * time.Millisecond
 
 // openEndpoint returns an endpoint that receives no ARP packets before setSpan.
 func openEndpoint(l link, family int) (*endpoint, error) {
@@ -52,11 +53,13 @@ func openEndpoint(l link, family int) (*endpoint, error) {
 	if err != nil {
 		return nil, fmt.Errorf("interface %s: open packet socket: %w", l.name, withMend(err))
 	}
-	if raw, err := e.conn.SyscallConn(); err == nil {
-		_ = raw.Control(func(fd uintptr) {
-			_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer)
-		})
+	if e.raw, err = e.conn.SyscallConn(); err != nil {
+		e.close()
+		return nil, fmt.Errorf("interface %s: %w", l.name, err)
 	}
+	_ = e.raw.Control(func(fd uintptr) {
+		_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer)
+	})
 	return e, nil
 }
 
@@ -73,12 +76,15 @@ func (e *endpoint) setSpan(s span) error {
 	return e.conn.SetBPF(assemble(notForUs(arpFilter(s))))
 }
 
+// send never waits, so that an interface that takes no packets cannot hold up the others. (Neither has it a deadline, which would pass
+// whenever the process gets no CPU time.)
 func (e *endpoint) send(frame []byte) error {
-	if err := e.conn.SetWriteDeadline(time.Now().Add(sendTimeout)); err != nil {
-		return err
-	}
-	_, err := e.conn.WriteTo(frame, &packet.Addr{HardwareAddr: frame[0:6]})
-	return err
+	var failure error
+	err := e.raw.Write(func(fd uintptr) bool {
+		_, failure = unix.Write(int(fd), frame)
+		return true
+	})
+	return errors.Join(err, failure)
 }
 
 // read calls hear for every packet until the endpoint is closed (nil) or its socket fails.

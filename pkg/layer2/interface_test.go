@@ -187,9 +187,8 @@ func TestSocketOutlivesDownAndUp(t *testing.T) {
 func TestCableCut(t *testing.T) {
 	t.Parallel()
 	n := newLAN(t)
-	node := newHost(t, "node")
-	port := n.plug(node, "eth0")
-	node.up("eth0")
+	client, node := newClient(t, n), newHost(t, "node")
+	port := n.connect(node, "eth0")
 	a, _ := node.announcer(Config{})
 	ready(t, a, quietly(vip4, vip6), "eth0")
 	n.down(port)
@@ -202,8 +201,41 @@ func TestCableCut(t *testing.T) {
 	if _, err := a.Probe(t.Context(), vip4, nil, nil); err == nil {
 		t.Error("a probe that nobody can hear finds the address free")
 	}
+	tap := client.tap("eth0")
 	n.up(port)
 	listed(t, a, "eth0")
+	for addr, fence := range map[netip.Addr]netip.Addr{vip4: fence4, vip6: fence6} {
+		a.Sync(append(quietly(vip4, vip6), Announcement{Addr: fence, Burst: 1}))
+		if got := tap.claimsBefore(addr, fence); len(got) > 0 {
+			t.Errorf("%d announcements of %s, which may be another node's by now", len(got), addr)
+		}
+	}
+}
+
+func TestCablePluggedInLater(t *testing.T) {
+	t.Parallel()
+	n := newLAN(t)
+	client, node := newClient(t, n), newHost(t, "node")
+	port := n.plug(node, "eth0")
+	n.down(port)
+	node.up("eth0")
+	a, _ := node.announcer(Config{})
+	eventually(t, "the socket is open", func() bool {
+		a.Sync(quietly(vip4, vip6))
+		a.mu.RLock()
+		defer a.mu.RUnlock()
+		return len(a.endpoints) > 0
+	})
+	for _, addr := range []netip.Addr{vip4, vip6} {
+		client.setNeighbour("eth0", addr, theirs.String(), netlink.NUD_STALE)
+	}
+	n.up(port)
+	for _, addr := range []netip.Addr{vip4, vip6} {
+		eventually(t, fmt.Sprintf("the client has learnt %s unasked", addr), func() bool {
+			got, _ := client.neighbour("eth0", addr)
+			return got == node.mac("eth0")
+		})
+	}
 }
 
 func TestLinkLocalAddressIsAwaited(t *testing.T) {
@@ -239,8 +271,7 @@ func TestBrokenSocketHarmsOnlyItself(t *testing.T) {
 	t.Parallel()
 	first, second := newLAN(t), newLAN(t)
 	node := newNode(t, first, "node")
-	second.plug(node, "eth1")
-	node.up("eth1")
+	second.connect(node, "eth1")
 	a, _ := node.announcer(Config{})
 	announced := quietly(vip4, vip6, fence4, fence6)
 	ready(t, a, announced, "eth0", "eth1")

@@ -84,8 +84,9 @@ type Announcer struct {
 	mu        sync.RWMutex
 	vips      map[netip.Addr]*vip
 	probes    map[netip.Addr][]*probe
-	span      span   // of the IPv4 addresses among vips and probes
-	serial    uint64 // of the latest burst
+	span      span      // of the IPv4 addresses among vips and probes
+	nextProbe time.Time // when the next probe may be sent
+	serial    uint64    // of the latest burst
 	syncs     uint64
 	running   bool
 	links     map[int]link
@@ -276,10 +277,10 @@ func (a *Announcer) selected(family int, interfaces []string) ([]string, error) 
 		return names, &Error{ReasonSocketFailed, strings.Join(faults, "; ")}
 	case len(names) > 0:
 		return names, nil
-	case !a.running:
-		return nil, &Error{ReasonNoInterface, "the interfaces of this node are not known yet"}
 	case len(refusals) > 0:
 		return nil, &Error{ReasonNoInterface, "no usable interface: " + strings.Join(refusals, "; ")}
+	case !a.running:
+		return nil, &Error{ReasonNoInterface, "the interfaces of this node are not known yet"}
 	case len(interfaces) > 0:
 		return nil, &Error{ReasonNoInterface, "this node has no interface named " + strings.Join(interfaces, " or ")}
 	}

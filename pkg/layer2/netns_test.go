@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -175,23 +176,43 @@ func (n *lan) plug(h *host, name string) (port string) {
 	return port
 }
 
+// connect gives h an interface on the switch, and waits until packets go to and fro: the kernel takes up to a second for a carrier.
+func (n *lan) connect(h *host, name string) (port string) {
+	n.t.Helper()
+	port = n.plug(h, name)
+	h.up(name)
+	eventually(n.t, fmt.Sprintf("%s of %s is connected", name, h.name), func() bool {
+		return n.link(port).Attrs().OperState == netlink.OperUp && h.link(name).Attrs().OperState == netlink.OperUp && h.hasLinkLocal(name)
+	})
+	return port
+}
+
+func (h *host) hasLinkLocal(name string) (has bool) {
+	h.t.Helper()
+	l := h.link(name)
+	h.must(func() error {
+		all, err := netlink.AddrList(l, netlink.FAMILY_V6)
+		has = slices.ContainsFunc(all, func(a netlink.Addr) bool { return a.IP.IsLinkLocalUnicast() && a.Flags&unix.IFA_F_TENTATIVE == 0 })
+		return err
+	})
+	return has
+}
+
 // newClient returns a host with addresses on the LAN.
 func newClient(t *testing.T, n *lan) *host {
 	t.Helper()
 	h := newHost(t, "client")
-	n.plug(h, "eth0")
-	h.up("eth0")
+	n.connect(h, "eth0")
 	h.addAddress("eth0", "192.0.2.10/24")
 	h.addAddress("eth0", "2001:db8::10/64")
 	return h
 }
 
-// newNode returns a host with an interface that is up, without addresses but the link-local one.
+// newNode returns a host with an interface, without addresses but the link-local one.
 func newNode(t *testing.T, n *lan, name string) *host {
 	t.Helper()
 	h := newHost(t, name)
-	n.plug(h, "eth0")
-	h.up("eth0")
+	n.connect(h, "eth0")
 	return h
 }
 
@@ -224,7 +245,7 @@ func (h *host) announcer(c Config) (*Announcer, context.CancelFunc) {
 			if err != nil {
 				h.t.Errorf("host %s: Run: %v", h.name, err)
 			}
-		case <-time.After(5 * time.Second):
+		case <-time.After(patience):
 			h.t.Errorf("host %s: Run did not return", h.name)
 		}
 	}
@@ -288,12 +309,15 @@ func (h *host) resolves(name string, addr netip.Addr, mac string) {
 	})
 }
 
+// patience is how long a test waits for what should take an instant, but may not on a busy machine.
+const patience = 30 * time.Second
+
 func eventually(t *testing.T, what string, condition func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(patience)
 	for !condition() {
 		if time.Now().After(deadline) {
-			t.Fatalf("still not so after 10 s: %s", what)
+			t.Fatalf("still not so after %v: %s", patience, what)
 		}
 		time.Sleep(5 * time.Millisecond)
 	}

@@ -81,16 +81,22 @@ func (a *Announcer) reconcileEndpoints(table *links, quiet bool, readers *sync.W
 				continue
 			}
 			key := endpointKey{index, family}
-			if e := a.endpoints[key]; e != nil {
+			e := a.endpoints[key]
+			if e != nil {
 				old := e.link.Swap(&l)
 				changed = changed || *old != l
-				if old.mac != l.mac || old.name != l.name {
-					a.appeared(key, &l)
+				e.told = e.told && old.mac == l.mac && old.name == l.name
+			} else {
+				changed = true
+				if e = a.open(key, l, readers); e == nil {
+					continue
 				}
-				continue
+				e.told = quiet && l.carrier
 			}
-			changed = true
-			a.open(key, l, quiet, readers)
+			if !e.told && l.carrier {
+				e.told = true
+				a.appeared(key, &l)
+			}
 		}
 	}
 	return changed
@@ -119,13 +125,14 @@ func (a *Announcer) takeLinks(table *links) (dead []*endpoint) {
 	return dead
 }
 
-func (a *Announcer) open(key endpointKey, l link, quiet bool, readers *sync.WaitGroup) {
+// open returns nil when the kernel refuses; then it is tried again later.
+func (a *Announcer) open(key endpointKey, l link, readers *sync.WaitGroup) *endpoint {
 	e, err := openEndpoint(l, key.family)
 	a.mu.Lock()
 	if err != nil {
 		a.fail(key, err)
 		a.mu.Unlock()
-		return
+		return nil
 	}
 	a.listenFor(e)
 	delete(a.failures, key)
@@ -133,9 +140,7 @@ func (a *Announcer) open(key endpointKey, l link, quiet bool, readers *sync.Wait
 	a.mu.Unlock()
 	readers.Go(func() { a.listen(key, e) })
 	a.log.Info("announcing on interface", "interface", l.name, "protocol", e.wire.String())
-	if !quiet {
-		a.appeared(key, &l)
-	}
+	return e
 }
 
 // appeared tells the neighbours on an interface that is new, or has a new name or MAC address, which addresses are there.

@@ -49,7 +49,7 @@ func (p *tap) send(frame []byte) {
 // next returns the next ARP packet or neighbour discovery message that another host sent.
 func (p *tap) next() (heard, []byte) {
 	p.t.Helper()
-	if err := p.conn.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+	if err := p.conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
 		p.t.Fatal(err)
 	}
 	buf := make([]byte, 1514)
