@@ -26,6 +26,15 @@ func unlabel(t *testing.T, node, key string) {
 	must(t, err)
 }
 
+// noGap demands that no 200 ms passed without a new connection, of which the client begins one every 20 ms. It counts
+// connections, because on a busy machine the client itself may be late.
+func noGap(t *testing.T, result traffic.Result) {
+	t.Helper()
+	if result.Lost > 10 {
+		t.Errorf("%d connections were lost in a row, in %s; want at most 10 (%v)", result.Lost, result.Gap, result.Faults)
+	}
+}
+
 func TestExclusionLabelMovesAddress(t *testing.T) {
 	eachFamily(t, func(t *testing.T, f family) {
 		create(t, lbService("exclude", f))
@@ -42,9 +51,7 @@ func TestExclusionLabelMovesAddress(t *testing.T) {
 		ownerAmong(t, addr, others(second)...)
 		result := stream.Stop()
 		t.Log(result)
-		if result.Gap > 200*time.Millisecond {
-			t.Errorf("moving the address on purpose left a gap of %s; want at most 200 ms (%v)", result.Gap, result.Faults)
-		}
+		noGap(t, result)
 	})
 }
 
@@ -163,8 +170,6 @@ func TestRolloutLeavesNoGap(t *testing.T) {
 		owner(t, addr)
 		result := stream.Stop()
 		t.Log(result)
-		if result.Gap > 200*time.Millisecond {
-			t.Errorf("rolling out the speakers left a gap of %s; want at most 200 ms (%v)", result.Gap, result.Faults)
-		}
+		noGap(t, result)
 	})
 }

@@ -108,12 +108,13 @@ func TestReleaseWithdraws(t *testing.T) {
 	for name, finish := range end {
 		t.Run(name, func(t *testing.T) {
 			eachFamily(t, func(t *testing.T, f family) {
-				s := create(t, lbService("release", f))
+				apply(t, pool("release", lanRange(f, 165, 166)))
+				s := create(t, lbService("release", f, fromPool("release")))
 				addr := address(t, "release")
 				owner(t, addr)
 				finish(t, s)
 				must(t, lab.AwaitNoOwner(t.Context(), addr))
-				create(t, lbService("heir", f))
+				create(t, lbService("heir", f, fromPool("release")))
 				if got := address(t, "heir"); got != addr {
 					t.Errorf("the next Service got %s, want the freed %s, the lowest", got, addr)
 				}

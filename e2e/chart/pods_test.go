@@ -87,14 +87,19 @@ func TestAvailability(t *testing.T) {
 		t.Errorf("disruption budget (-want +got):\n%s", diff)
 	}
 	selectors := map[string]*metav1.LabelSelector{"Deployment": deployment.Spec.Selector, "PodDisruptionBudget": budget.Selector}
-	spread := map[string]bool{}
+	spread := map[string]corev1.UnsatisfiableConstraintAction{}
 	for _, constraint := range controller.TopologySpreadConstraints {
 		selectors["spread over "+constraint.TopologyKey] = constraint.LabelSelector
-		// A cluster of one node must still be able to run both.
-		spread[constraint.TopologyKey] = constraint.WhenUnsatisfiable == corev1.ScheduleAnyway
+		spread[constraint.TopologyKey] = constraint.WhenUnsatisfiable
+		if ptr.Deref(constraint.NodeTaintsPolicy, "") != corev1.NodeInclusionPolicyHonor {
+			t.Errorf("nodes that no controller may run on count in the spread over %s", constraint.TopologyKey)
+		}
 	}
-	if !spread[corev1.LabelHostname] || !spread[corev1.LabelTopologyZone] {
-		t.Errorf("controllers are not spread by preference over nodes and zones: %v", spread)
+	if diff := cmp.Diff(map[string]corev1.UnsatisfiableConstraintAction{
+		corev1.LabelHostname:     corev1.DoNotSchedule,
+		corev1.LabelTopologyZone: corev1.ScheduleAnyway,
+	}, spread); diff != "" {
+		t.Errorf("how controllers are spread (-want +got):\n%s", diff)
 	}
 	for what, selector := range selectors {
 		selects(t, what, selector, deployment.Spec.Template.Labels, daemonSet.Spec.Template.Labels)

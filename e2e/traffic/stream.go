@@ -86,13 +86,16 @@ type Result struct {
 	Tried, Served int
 	// Gap is the longest time between the starts of two served connections between which at least one was not served,
 	// and Began when it started. The end of the stream counts as served.
-	Gap    time.Duration
+	Gap time.Duration
+	// Lost is the greatest number of connections lost in a row. Times the interval it is the shortest that the gap can have
+	// been; on a starved machine, where connections are not begun in time, Gap is longer.
+	Lost   int
 	Began  time.Time
 	Faults map[string]int // errors with their counts
 }
 
 func (r Result) String() string {
-	return fmt.Sprintf("%d of %d connections served, longest gap %d ms", r.Served, r.Tried, r.Gap.Milliseconds())
+	return fmt.Sprintf("%d of %d connections served, longest gap %d ms, %d lost in a row", r.Served, r.Tried, r.Gap.Milliseconds(), r.Lost)
 }
 
 // Stop ends the stream, waits for its open connections and reports.
@@ -113,16 +116,17 @@ func result(tries []try, end time.Time) Result {
 		return r
 	}
 	slices.SortFunc(tries, func(a, b try) int { return a.began.Compare(b.began) })
-	last, lost := tries[0].began, false
+	last, lost := tries[0].began, 0
 	served := func(at time.Time) {
-		if d := at.Sub(last); lost && d > r.Gap {
+		if d := at.Sub(last); lost > 0 && d > r.Gap {
 			r.Gap, r.Began = d, last
 		}
-		last, lost = at, false
+		r.Lost = max(r.Lost, lost)
+		last, lost = at, 0
 	}
 	for _, t := range tries {
 		if !t.served {
-			lost = true
+			lost++
 			continue
 		}
 		r.Served++
