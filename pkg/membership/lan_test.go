@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 )
@@ -197,17 +198,30 @@ func newLAN(t testing.TB, v6 bool, count int) *lan {
 func newNamespace(t testing.TB) netns.NsHandle {
 	t.Helper()
 	var ns netns.NsHandle
-	var err error
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine, and its namespace stays as it is
+	must(t, onOwnThread(func() (err error) {
 		ns, err = netns.New()
-	}()
-	<-done
-	must(t, err)
+		return err
+	}))
 	t.Cleanup(func() { ns.Close() })
 	return ns
+}
+
+func onOwnThread(f func() error) error {
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine, so that its namespace does not leak
+		done <- f()
+	}()
+	return <-done
+}
+
+func inside(ns netns.NsHandle, f func() error) error {
+	return onOwnThread(func() error {
+		if err := netns.Set(ns); err != nil {
+			return err
+		}
+		return f()
+	})
 }
 
 // machine is a machine on the LAN, and the speaker that runs on it.
@@ -246,30 +260,48 @@ func (l *lan) newMachine(i int) *machine {
 	port, err := l.links.LinkByName(n.name)
 	must(t, err)
 	n.port = port
-	n.plug()
+	must(t, l.links.LinkSetMaster(port, l.bridge))
 	must(t, l.links.LinkSetUp(port))
-	inside, err := netlink.NewHandleAt(n.ns)
+	links, err := netlink.NewHandleAt(n.ns)
 	must(t, err)
-	defer inside.Close()
+	defer links.Close()
 	for _, name := range []string{"lo", "eth0"} {
-		link, err := inside.LinkByName(name)
+		link, err := links.LinkByName(name)
 		must(t, err)
-		must(t, inside.LinkSetUp(link))
+		must(t, links.LinkSetUp(link))
 		if name == "eth0" {
 			address := &netlink.Addr{
 				IPNet: &net.IPNet{IP: n.addr.AsSlice(), Mask: net.CIDRMask(bits, n.addr.BitLen())},
 				Flags: unix.IFA_F_NODAD,
 			}
-			must(t, inside.AddrAdd(link, address))
+			must(t, links.AddrAdd(link, address))
 		}
 	}
 	return n
 }
 
-// cut takes the node off the LAN without its noticing, as a loss of power looks to the others.
-func (n *machine) cut() { must(n.lan.t, n.lan.links.LinkSetNoMaster(n.port)) }
+// cut takes the node off the LAN without its noticing, as a loss of power looks to the others. It returns at the
+// moment when that happens; to take the port off the bridge would wait for the kernel's lock before, and for a
+// grace period afterwards, which is seconds on a busy machine.
+func (n *machine) cut() { n.setPort(0) }
 
-func (n *machine) plug() { must(n.lan.t, n.lan.links.LinkSetMaster(n.port, n.lan.bridge)) }
+func (n *machine) plug() { n.setPort(3) }
+
+// setPort sets the state of the bridge's port: 0 is disabled, 3 is forwarding.
+func (n *machine) setPort(state byte) {
+	n.lan.t.Helper()
+	must(n.lan.t, inside(n.lan.home, func() error {
+		request := nl.NewNetlinkRequest(unix.RTM_SETLINK, unix.NLM_F_ACK)
+		message := nl.NewIfInfomsg(unix.AF_BRIDGE)
+		message.Index = int32(n.port.Attrs().Index)
+		request.AddData(message)
+		port := nl.NewRtAttr(unix.IFLA_PROTINFO|unix.NLA_F_NESTED, nil)
+		port.AddRtAttr(nl.IFLA_BRPORT_STATE, []byte{state})
+		request.AddData(port)
+		_, err := request.Execute(unix.NETLINK_ROUTE, 0)
+		return err
+	}))
+}
 
 // start runs a speaker; peers are what its API lists.
 func (n *machine) start(peers ...*machine) {
@@ -416,6 +448,32 @@ func (n *machine) logged(text string) int {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return strings.Count(n.log.String(), text)
+}
+
+// measurePauses adds up, until stop is called, the time for which this process did not get to run although it
+// wanted to. What the machine takes from all its processes can't be held against the speakers.
+func measurePauses() (stop func() time.Duration) {
+	const interval, normal = 5 * time.Millisecond, 50 * time.Millisecond
+	quit, total := make(chan struct{}), make(chan time.Duration)
+	go func() {
+		var sum time.Duration
+		for last := time.Now(); ; {
+			select {
+			case <-quit:
+				total <- sum
+				return
+			case <-time.After(interval):
+			}
+			if gap := time.Since(last); gap > normal {
+				sum += gap
+			}
+			last = time.Now()
+		}
+	}()
+	return func() time.Duration {
+		close(quit)
+		return <-total
+	}
 }
 
 func sees(names ...string) func(view) bool {
