@@ -62,21 +62,29 @@ func (r *reporter) Withdraw(service string) { r.put(service, report{patch: true}
 
 // Warn implements Reporter.
 func (r *reporter) Warn(service string, reason announce.Reason, message string) {
-	r.mu.Lock()
-	news := r.pending[service]
-	r.mu.Unlock()
-	news.event = &event{reason, message}
-	r.put(service, news)
+	r.put(service, report{event: &event{reason, message}})
 }
 
+// put has the news written; they take the place of what waits to be written about the same thing.
 func (r *reporter) put(service string, news report) {
 	r.mu.Lock()
-	r.pending[service] = news
+	r.pending[service] = news.over(r.pending[service])
 	r.mu.Unlock()
 	select {
 	case r.wake <- struct{}{}:
 	default:
 	}
+}
+
+// over returns the news with what they don't speak of taken from older ones.
+func (n report) over(older report) report {
+	if !n.patch {
+		n.patch, n.condition = older.patch, older.condition
+	}
+	if n.event == nil {
+		n.event = older.event
+	}
+	return n
 }
 
 // run writes until ctx is done.
@@ -111,9 +119,7 @@ func (r *reporter) take() map[string]report {
 func (r *reporter) putBack(service string, news report) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if _, newer := r.pending[service]; !newer {
-		r.pending[service] = news
-	}
+	r.pending[service] = r.pending[service].over(news)
 }
 
 func (r *reporter) write(ctx context.Context, service string, news report) error {
