@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -32,8 +33,9 @@ type fakeAPI struct {
 	lists   map[string][]any // by path
 	away    bool
 	refused map[string]bool // paths that were asked for while it was away
-	kicked  chan struct{}   // closed to end all watches
-	written []string        // method, path and body
+	version int
+	kicked  chan struct{} // closed to end all watches
+	written []string      // method, path and body
 }
 
 var listKinds = map[string][2]string{
@@ -66,6 +68,7 @@ func (f *fakeAPI) change(change func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	change()
+	f.version++
 	close(f.kicked)
 	f.kicked = make(chan struct{})
 }
@@ -75,7 +78,8 @@ func (f *fakeAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if f.away {
 		f.refused[r.URL.Path] = true
 	}
-	away, kicked, object, list := f.away, f.kicked, f.objects[r.URL.Path], f.lists[r.URL.Path]
+	away, kicked, version := f.away, f.kicked, strconv.Itoa(f.version)
+	object, list := f.objects[r.URL.Path], f.lists[r.URL.Path]
 	f.mu.Unlock()
 	w.Header().Set("Content-Type", "application/json")
 	switch {
@@ -91,11 +95,13 @@ func (f *fakeAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusBadRequest)
 	case r.URL.Query().Get("watch") != "":
 		w.(http.Flusher).Flush()
-		select {
-		case <-kicked:
-			_, _ = io.WriteString(w, `{"type":"ERROR","object":{"kind":"Status","apiVersion":"v1","code":410,"reason":"Expired"}}`)
-		case <-r.Context().Done():
+		if r.URL.Query().Get("resourceVersion") == version {
+			select {
+			case <-kicked:
+			case <-r.Context().Done():
+			}
 		}
+		_, _ = io.WriteString(w, `{"type":"ERROR","object":{"kind":"Status","apiVersion":"v1","code":410,"reason":"Expired"}}`)
 	case object != nil:
 		_ = json.NewEncoder(w).Encode(object)
 	case listKinds[r.URL.Path] == [2]string{}:
@@ -103,7 +109,7 @@ func (f *fakeAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	default:
 		kind := listKinds[r.URL.Path]
 		_ = json.NewEncoder(w).Encode(map[string]any{
-			"apiVersion": kind[0], "kind": kind[1], "metadata": map[string]any{"resourceVersion": "7"}, "items": slices.Concat([]any{}, list),
+			"apiVersion": kind[0], "kind": kind[1], "metadata": map[string]any{"resourceVersion": version}, "items": slices.Concat([]any{}, list),
 		})
 	}
 }

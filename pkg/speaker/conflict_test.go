@@ -19,7 +19,7 @@ func TestStrangerHasTheAddress(t *testing.T) {
 			t.Errorf("%v answer for a stranger's address", owners)
 		}
 		w.owner(v6)
-		complaint := w.services["default/web"].Complaint
+		complaint := w.complaint("default/web")
 		if !strings.Contains(complaint, "de:ad:be:ef:00:01") || !strings.Contains(complaint, v4.String()) || strings.Contains(complaint, v6.String()) {
 			t.Errorf("the condition says %q", complaint)
 		}
@@ -38,8 +38,8 @@ func TestStrangerHasTheAddress(t *testing.T) {
 		if owners := w.owners(v4); len(owners) > 0 {
 			t.Errorf("%v answer for a stranger's address after a node's death", owners)
 		}
-		if len(w.reporter.events) != 1 {
-			t.Errorf("Events: %v, want one", w.reporter.events)
+		if events := w.reporter.all(); len(events) != 1 {
+			t.Errorf("Events: %v, want one", events)
 		}
 
 		w.lan.mu.Lock()
@@ -47,7 +47,7 @@ func TestStrangerHasTheAddress(t *testing.T) {
 		w.lan.mu.Unlock()
 		time.Sleep(reprobe + time.Second)
 		w.owner(v4)
-		if complaint := w.services["default/web"].Complaint; complaint != "" {
+		if complaint := w.complaint("default/web"); complaint != "" {
 			t.Errorf("the condition still says %q", complaint)
 		}
 	})
@@ -66,8 +66,8 @@ func TestProbeMeetsAProbe(t *testing.T) {
 		w.lan.mu.Unlock()
 		time.Sleep(time.Second)
 		w.owner(v4)
-		if len(w.reporter.events) > 0 {
-			t.Errorf("users were told: %v", w.reporter.events)
+		if events := w.reporter.all(); len(events) > 0 {
+			t.Errorf("users were told: %v", events)
 		}
 	})
 }

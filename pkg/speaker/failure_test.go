@@ -105,6 +105,10 @@ func TestStartingSpeakerWaitsForTheOthers(t *testing.T) {
 		before := w.allOwners(addrs)
 		w.hub.set(func(h *hub) { h.settle = time.Second })
 		w.start("node-a")
+		time.Sleep(500 * time.Millisecond)
+		if n := len(w.claims("node-a")); n > 0 {
+			t.Errorf("the starting speaker claimed %d addresses before it met the others", n)
+		}
 		for range 300 {
 			time.Sleep(10 * time.Millisecond)
 			if now := w.allOwners(addrs); !maps.Equal(now, before) {
@@ -116,21 +120,30 @@ func TestStartingSpeakerWaitsForTheOthers(t *testing.T) {
 
 // A claim may outlive its owner: it was on its way when the owner died, or comes from a speaker that was away for long.
 func TestClaimOfADeadSpeaker(t *testing.T) {
-	inWorld(t, 2, func(t *testing.T, w *world) {
-		w.serve(Service{Name: "default/web", Addrs: []netip.Addr{v4}}, "node-a")
+	inWorld(t, 3, func(t *testing.T, w *world) {
+		addrs := w.servicesWithAddresses(9)
 		time.Sleep(10 * time.Second)
-		owner, from := w.owner(v4), time.Now()
-		ghost := announce.Messages([]announce.Claim{{Addr: v4, Owner: "node-x", Epoch: 100, Quorum: true}}, 1000)[0]
+		before, from := w.allOwners(addrs), time.Now()
+		var claims []announce.Claim
+		for _, a := range addrs {
+			claims = append(claims, announce.Claim{Addr: a, Owner: "node-x", Epoch: 100, Quorum: true})
+		}
 		for _, p := range w.running {
-			p.speaker.Replica().Merge(ghost)
+			p.speaker.Replica().Merge(announce.Messages(claims, 1000)[0])
+		}
+		time.Sleep(time.Second)
+		if now := w.allOwners(addrs); !maps.Equal(now, before) {
+			t.Errorf("the addresses went from %v to %v", before, now)
 		}
 		time.Sleep(time.Minute)
-		if now := w.owner(v4); now != owner || w.gap(v4, from) > 0 {
-			t.Errorf("it went from %s to %s, with a gap of %v", owner, now, w.gap(v4, from))
-		}
-		for name, p := range w.running {
-			if c := p.speaker.replica.get(v4); c.Owner != owner {
-				t.Errorf("%s thinks that %s holds it", name, c.Owner)
+		for a, owner := range w.allOwners(addrs) {
+			if gap := w.gap(a, from); gap > 0 {
+				t.Errorf("nobody answered for %v for %v", a, gap)
+			}
+			for name := range w.running {
+				if c := w.claims(name)[a]; c.Owner != owner {
+					t.Errorf("%s thinks that %s holds %v", name, c.Owner, a)
+				}
 			}
 		}
 	})

@@ -207,3 +207,9 @@ func (r *fakeReporter) set(service, message string) {
 	r.mu.Unlock()
 	time.AfterFunc(5*time.Millisecond, func() { r.changed(service, message) })
 }
+
+func (r *fakeReporter) all() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.events)
+}

@@ -80,9 +80,8 @@ func (s *Speaker) follow(now time.Time) {
 		}
 	}
 	for a, h := range s.held {
-		// A claim that lost to another's waits for that other to live, one without a successor for a successor, and one without quorum for
-		// the quorum.
-		if s.replica.get(a) != h.claim || !h.unfit.IsZero() || s.view.quorum && !h.claim.Quorum {
+		// A claim that lost to another's waits for that other to live, and one without quorum for the quorum.
+		if s.replica.get(a) != h.claim || s.view.quorum && !h.claim.Quorum {
 			s.touchAddr(a)
 		}
 	}

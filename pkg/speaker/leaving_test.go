@@ -23,7 +23,7 @@ func TestLeavingHandsOverWithoutGap(t *testing.T) {
 			if took := time.Since(stopped); took > 100*time.Millisecond {
 				t.Errorf("%s took %v to leave, though the others were ready", name, took)
 			}
-			delete(w.running, name)
+			w.forget(name)
 			for _, a := range addrs {
 				if gap := w.gap(a, stopped); gap > 0 {
 					t.Fatalf("nobody answered for %v for %v while %s left", a, gap, name)
@@ -55,7 +55,7 @@ func TestLastSpeakerLeavesAtOnce(t *testing.T) {
 		if owners := w.owners(addrs[0]); len(owners) > 0 {
 			t.Errorf("%v still answer", owners)
 		}
-		delete(w.running, "node-a")
+		w.forget("node-a")
 	})
 }
 
@@ -75,7 +75,7 @@ func TestLeavingGivesUpWaiting(t *testing.T) {
 		if took := time.Since(stopped).Round(time.Second); took != handOver {
 			t.Errorf("it left after %v, want %v", took, handOver)
 		}
-		delete(w.running, first)
+		w.forget(first)
 	})
 }
 

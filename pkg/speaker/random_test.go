@@ -48,7 +48,7 @@ func TestAnythingMayHappen(t *testing.T) {
 							p := w.running[name]
 							p.stop()
 							<-p.done
-							delete(w.running, name)
+							w.forget(name)
 							down[name] = true
 						}
 					case 3:

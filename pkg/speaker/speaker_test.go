@@ -98,8 +98,8 @@ func TestServiceGoesAway(t *testing.T) {
 		if owners := w.owners(v4); len(owners) > 0 {
 			t.Errorf("%v still answer", owners)
 		}
-		for name, p := range w.running {
-			if c := p.speaker.replica.get(v4); c.Owner != "" {
+		for name := range w.running {
+			if c := w.claims(name)[v4]; c.Owner != "" {
 				t.Errorf("%s thinks that %s holds the address", name, c.Owner)
 			}
 		}

@@ -10,12 +10,14 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"k8s.io/apimachinery/pkg/labels"
 
+	"github.com/steelyard-lb/steelyard/pkg/announce"
 	"github.com/steelyard-lb/steelyard/pkg/config"
 )
 
@@ -25,8 +27,9 @@ type world struct {
 	hub      *hub
 	lan      *lan
 	reporter *fakeReporter
-	running  map[string]*process
+	running  map[string]*process // changed by the test only, with mu
 
+	mu       sync.Mutex // complaints come from other goroutines
 	config   *config.Config
 	nodes    map[string]Node
 	services map[string]Service
@@ -104,7 +107,9 @@ func (w *world) start(name string) *process {
 	s := New(Config{Node: name, Layer2: l2, Reporter: w.reporter, Synced: synced, Log: w.log(name)})
 	ctx, cancel := context.WithCancel(context.Background())
 	p := &process{speaker: s, layer2: l2, stop: cancel, done: make(chan struct{})}
+	w.mu.Lock()
 	w.running[name] = p
+	w.mu.Unlock()
 	members := w.hub.join(name, mac, s.Replica())
 	go func() {
 		defer close(p.done)
@@ -115,6 +120,8 @@ func (w *world) start(name string) *process {
 	if w.cutOff[name] {
 		return p
 	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	config, nodes, services, serving := w.config, maps.Clone(w.nodes), maps.Clone(w.services), maps.Clone(w.serving)
 	time.AfterFunc(30*time.Millisecond, func() {
 		for _, n := range nodes {
@@ -135,7 +142,9 @@ func (w *world) start(name string) *process {
 // kill ends a speaker without a word: SIGKILL. The node goes on.
 func (w *world) kill(name string) {
 	p := w.running[name]
+	w.mu.Lock()
 	delete(w.running, name)
+	w.mu.Unlock()
 	w.lan.mu.Lock()
 	p.layer2.dead = true
 	for a := range p.layer2.vips {
@@ -150,6 +159,13 @@ func (w *world) kill(name string) {
 	p.stop()
 }
 
+// forget drops a speaker that has stopped by itself.
+func (w *world) forget(name string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.running, name)
+}
+
 // powerOff takes a node off all networks.
 func (w *world) powerOff(name string) {
 	w.hub.die(name)
@@ -157,6 +173,8 @@ func (w *world) powerOff(name string) {
 }
 
 func (w *world) each(f func(*Speaker)) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	for name, p := range w.running {
 		if !w.cutOff[name] {
 			time.AfterFunc(w.lag(name), func() { f(p.speaker) })
@@ -178,7 +196,9 @@ func (w *world) setConfig(change func(*config.Config)) {
 
 // serve creates or changes a Service, with endpoints on these nodes.
 func (w *world) serve(svc Service, nodes ...string) {
+	w.mu.Lock()
 	w.services[svc.Name], w.serving[svc.Name] = svc, nodes
+	w.mu.Unlock()
 	w.each(func(s *Speaker) {
 		s.SetEndpoints(svc.Name+"-1", Endpoints{Service: svc.Name, Serving: nodes})
 		s.SetService(svc)
@@ -186,21 +206,33 @@ func (w *world) serve(svc Service, nodes ...string) {
 }
 
 func (w *world) delete(name string) {
+	w.mu.Lock()
 	delete(w.services, name)
+	w.mu.Unlock()
 	w.each(func(s *Speaker) { s.DeleteService(name) })
 }
 
 func (w *world) complained(name, message string) {
+	w.mu.Lock()
 	svc, ok := w.services[name]
+	if svc.Complaint = message; ok {
+		w.services[name] = svc
+	}
+	w.mu.Unlock()
 	if !ok {
 		return
 	}
-	svc.Complaint = message
-	w.services[name] = svc
 	w.each(func(s *Speaker) { s.SetService(svc) })
 }
 
-// services creates n Services with one address each.
+// complaint returns the Service's condition.
+func (w *world) complaint(name string) string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.services[name].Complaint
+}
+
+// servicesWithAddresses creates n Services with one address each.
 func (w *world) servicesWithAddresses(n int) []netip.Addr {
 	var addrs []netip.Addr
 	for i := range n {
@@ -284,4 +316,17 @@ func (w *world) loads(addrs []netip.Addr) map[string]int {
 		loads[owner]++
 	}
 	return loads
+}
+
+// claims returns what the node's speaker would tell the others, by address.
+func (w *world) claims(name string) map[netip.Addr]announce.Claim {
+	claims, _, err := announce.Decode(w.running[name].speaker.Replica().State())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	byAddr := map[netip.Addr]announce.Claim{}
+	for _, c := range claims {
+		byAddr[c.Addr] = c
+	}
+	return byAddr
 }
