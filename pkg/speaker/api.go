@@ -103,6 +103,9 @@ func await[T any](ctx context.Context, o Options, what string, f func() (result 
 		if err == nil || !again {
 			return result, err
 		}
+		if ctx.Err() != nil {
+			return result, ctx.Err()
+		}
 		if err.Error() != told {
 			told = err.Error()
 			o.Log.Warn(what, "error", err)
