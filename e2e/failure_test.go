@@ -147,7 +147,7 @@ func TestPartitionHeals(t *testing.T) {
 			before[addr] = owner(t, addr)
 		}
 		lonely := before[addrs[0]]
-		must(t, lab.Cut(t.Context(), lonely))
+		must(t, lab.Isolate(t.Context(), lonely))
 		t.Cleanup(func() { mend(t, lonely) })
 		for _, addr := range addrs {
 			node := ownerAmong(t, addr, others(lonely)...)

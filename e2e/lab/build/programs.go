@@ -67,6 +67,7 @@ func Programs(ctx context.Context) (string, error) {
 var packages = []struct{ command, name string }{
 	{"/usr/lib/cni/ptp", "containernetworking-plugins"},
 	{"arping", "iputils-arping"},
+	{"bridge", "iproute2"},
 	{"conntrack", "conntrack"},
 	{"containerd", "containerd"},
 	{"curl", "curl"},

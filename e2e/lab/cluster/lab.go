@@ -216,13 +216,28 @@ func (l *Lab) Host(name string) host.Host { return host.Host{Name: name, Supervi
 // Cut pulls a machine's cable to the LAN: it goes silent without a word, as a node that loses power does.
 func (l *Lab) Cut(ctx context.Context, machine string) error { return l.port(ctx, machine, "down") }
 
-// Mend plugs the cable in again.
-func (l *Lab) Mend(ctx context.Context, machine string) error { return l.port(ctx, machine, "up") }
+// Isolate has the switch drop whatever comes from or goes to a machine, whose link stays up: it is alone and can't tell.
+func (l *Lab) Isolate(ctx context.Context, machine string) error {
+	return l.onSwitch(ctx, "bridge", "link", "set", "dev", machine, "state", "0")
+}
+
+// Mend undoes Cut and Isolate.
+func (l *Lab) Mend(ctx context.Context, machine string) error {
+	if err := l.port(ctx, machine, "up"); err != nil {
+		return err
+	}
+	return l.onSwitch(ctx, "bridge", "link", "set", "dev", machine, "state", "3")
+}
 
 func (l *Lab) port(ctx context.Context, machine, state string) error {
-	cmd := exec.CommandContext(ctx, "nsenter", "-t", strconv.Itoa(l.supervisor), "-n", "-m", "--", "ip", "link", "set", machine, state)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("cable of %s %s: %w: %s", machine, state, err, out)
+	return l.onSwitch(ctx, "ip", "link", "set", machine, state)
+}
+
+// onSwitch runs a command where the machines' cables end.
+func (l *Lab) onSwitch(ctx context.Context, args ...string) error {
+	enter := []string{"-t", strconv.Itoa(l.supervisor), "-n", "-m", "--"}
+	if out, err := exec.CommandContext(ctx, "nsenter", append(enter, args...)...).CombinedOutput(); err != nil {
+		return fmt.Errorf("%s: %w: %s", strings.Join(args, " "), err, out)
 	}
 	return nil
 }
