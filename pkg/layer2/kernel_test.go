@@ -262,8 +262,8 @@ func TestNobodyElseWakesTheSockets(t *testing.T) {
 	}
 }
 
+// Not parallel: see TestManyProbesAtOnce.
 func TestMoreGroupsThanOneSocketHolds(t *testing.T) {
-	t.Parallel()
 	n := newLAN(t)
 	node := newNode(t, n, "node")
 	a, _ := node.announcer(Config{})
