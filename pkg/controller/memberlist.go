@@ -57,7 +57,7 @@ func (m *memberlistSecret) ensure(ctx context.Context) error {
 	err := m.live.Get(ctx, m.name, &secret)
 	if err == nil {
 		if n := len(secret.Data[memberlistKey]); n != memberlistKeyBytes {
-			return fmt.Errorf("Secret %s: data.%s has %d bytes and must have %d: delete the Secret, it is made anew, and then restart the speakers",
+			return fmt.Errorf("the Secret %s is unusable: data.%s has %d bytes and must have %d: delete the Secret, it is made anew, and then restart the speakers",
 				m.name, memberlistKey, n, memberlistKeyBytes)
 		}
 		return nil

@@ -19,7 +19,6 @@ import (
 type world struct {
 	mu    sync.Mutex
 	nodes map[netip.Addr]*fakeNode
-	delay time.Duration      // of packets, at most, beyond the usual
 	loss  float64            // of packets, each way
 	cuts  map[[2]string]bool // pairs of nodes that can't reach each other, in both orders
 	rand  *rand.Rand
@@ -40,7 +39,6 @@ type fakeNode struct {
 	losses  []LossReason
 	sent    int
 	seedsOf []netip.AddrPort
-	lossAt  map[string]time.Time
 }
 
 func newWorld(count int) (*world, []*fakeNode) {

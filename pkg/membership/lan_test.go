@@ -37,6 +37,7 @@ const (
 func TestMain(m *testing.M) {
 	if os.Getenv(burnEnv) != "" {
 		for {
+			runtime.Gosched() // to nobody: the loop never rests
 		}
 	}
 	if config := os.Getenv(speakerEnv); config != "" {

@@ -67,7 +67,7 @@ func (a *api) key(ctx context.Context, namespace, name string) ([]byte, error) {
 	case err != nil:
 		return nil, fmt.Errorf("read Secret %s/%s: %w", namespace, name, err)
 	case len(secret.Data[keyEntry]) != membership.KeySize:
-		return nil, fmt.Errorf("Secret %s/%s: data.%s has %d bytes and must have %d: delete the Secret, the controller makes it anew, and then restart the speakers",
+		return nil, fmt.Errorf("the Secret %s/%s is unusable: data.%s has %d bytes and must have %d: delete the Secret, the controller makes it anew, and then restart the speakers",
 			namespace, name, keyEntry, len(secret.Data[keyEntry]), membership.KeySize)
 	}
 	return secret.Data[keyEntry], nil
