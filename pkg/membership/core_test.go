@@ -21,7 +21,6 @@ type world struct {
 	nodes map[netip.Addr]*fakeNode
 	loss  float64            // of packets, each way
 	cuts  map[[2]string]bool // pairs of nodes that can't reach each other, in both orders
-	rand  *rand.Rand
 }
 
 // fakeNode is the edge of one core.
@@ -42,7 +41,7 @@ type fakeNode struct {
 }
 
 func newWorld(count int) (*world, []*fakeNode) {
-	w := &world{nodes: map[netip.Addr]*fakeNode{}, cuts: map[[2]string]bool{}, rand: rand.New(rand.NewPCG(1, 2))}
+	w := &world{nodes: map[netip.Addr]*fakeNode{}, cuts: map[[2]string]bool{}}
 	var nodes []*fakeNode
 	for i := range count {
 		n := &fakeNode{world: w, name: fmt.Sprintf("node-%d", i+1)}
@@ -66,14 +65,15 @@ func newWorld(count int) (*world, []*fakeNode) {
 func (n *fakeNode) start() {
 	now := time.Now()
 	n.end = make(chan struct{})
-	n.core = newCore(now, sighting{Name: n.name, Instance: n.world.rand.Uint64()}, n.addr, n, slog.New(slog.DiscardHandler))
+	instance, phase := rand.Uint64(), rand.N(tickInterval)
+	c := newCore(now, sighting{Name: n.name, Instance: instance}, n.addr, n, slog.New(slog.DiscardHandler))
+	n.world.set(func() { n.core, n.waiting, n.stopped, n.dead = c, nil, false, false })
 	n.core.listed(now, n.name, n.addr, profile{Instance: n.core.self.Instance}, true)
-	n.waiting = nil
-	go n.run(n.core, n.end)
+	go n.run(n.core, n.end, phase)
 }
 
-func (n *fakeNode) run(c *core, end chan struct{}) {
-	time.Sleep(time.Duration(n.world.rand.Int64N(int64(tickInterval))))
+func (n *fakeNode) run(c *core, end chan struct{}, phase time.Duration) {
+	time.Sleep(phase)
 	ticker := time.NewTicker(tickInterval)
 	defer ticker.Stop()
 	for {
@@ -88,6 +88,12 @@ func (n *fakeNode) run(c *core, end chan struct{}) {
 		n.drain()
 		c.tick(time.Now())
 	}
+}
+
+func (n *fakeNode) speaker() *core {
+	n.world.mu.Lock()
+	defer n.world.mu.Unlock()
+	return n.core
 }
 
 func (n *fakeNode) isStopped() bool {
@@ -114,7 +120,7 @@ func (n *fakeNode) drain() {
 
 // carry delivers a packet, or loses it. handle runs in the receiving process once that runs, or in its kernel.
 func (w *world) carry(from, to *fakeNode, kernel bool, handle func()) {
-	if from.off || to == nil || to.off || w.cuts[[2]string{from.name, to.name}] || w.rand.Float64() < w.loss {
+	if from.off || to == nil || to.off || w.cuts[[2]string{from.name, to.name}] || rand.Float64() < w.loss {
 		return
 	}
 	time.AfterFunc(200*time.Microsecond, func() {
@@ -139,7 +145,7 @@ func (n *fakeNode) send(to netip.AddrPort, encoded []byte) {
 		if err != nil {
 			panic(err)
 		}
-		receiver.core.receive(time.Now(), m)
+		receiver.speaker().receive(time.Now(), m)
 	})
 }
 
@@ -171,13 +177,13 @@ func (n *fakeNode) echo(to netip.Addr) {
 		n.world.mu.Lock()
 		defer n.world.mu.Unlock()
 		if !target.noEcho {
-			n.world.carry(target, n, false, func() { n.core.answered(to) })
+			n.world.carry(target, n, false, func() { n.speaker().answered(to) })
 		}
 	})
 }
 
 func (n *fakeNode) join(to netip.AddrPort, name string) {
-	c := n.core
+	c := n.speaker()
 	time.AfterFunc(2*time.Millisecond, func() {
 		n.world.mu.Lock()
 		target := n.world.nodes[to.Addr()]
@@ -203,10 +209,11 @@ func (n *fakeNode) join(to netip.AddrPort, name string) {
 }
 
 func (n *fakeNode) listedPeers() []peer {
-	n.core.mu.Lock()
-	defer n.core.mu.Unlock()
+	c := n.speaker()
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	var listed []peer
-	for _, p := range n.core.roster.peers {
+	for _, p := range c.roster.peers {
 		if p.listed {
 			listed = append(listed, *p)
 		}
@@ -218,22 +225,24 @@ func (n *fakeNode) listedPeers() []peer {
 func (n *fakeNode) hearOf(now time.Time, p peer) {
 	n.world.mu.Lock()
 	current := n.world.nodes[p.addr.Addr()].core.self.Instance
-	off := n.off
+	off, c := n.off, n.core
 	n.world.mu.Unlock()
-	n.core.mu.Lock()
-	known := n.core.roster.peers[p.name]
+	c.mu.Lock()
+	known := c.roster.peers[p.name]
 	joined := known == nil || !known.listed
 	news := joined || known.profile.Instance != current
-	n.core.mu.Unlock()
+	c.mu.Unlock()
 	if news && !off {
-		n.core.listed(now, p.name, p.addr, profile{Instance: current}, joined)
+		c.listed(now, p.name, p.addr, profile{Instance: current}, joined)
 	}
 }
 
 func (n *fakeNode) resolve([]netip.AddrPort) {}
 func (n *fakeNode) seeds() []netip.AddrPort  { return n.seedsOf }
 func (n *fakeNode) changed(int)              {}
-func (n *fakeNode) lost(reason LossReason)   { n.losses = append(n.losses, reason) }
+func (n *fakeNode) lost(reason LossReason) {
+	n.world.set(func() { n.losses = append(n.losses, reason) })
+}
 
 func (n *fakeNode) sees() []string {
 	var names []string
@@ -268,8 +277,10 @@ func within(t *testing.T, limit time.Duration, nodes, want []*fakeNode) time.Dur
 func noLosses(t *testing.T, nodes []*fakeNode) {
 	t.Helper()
 	for _, n := range nodes {
-		if len(n.losses) > 0 {
-			t.Errorf("%s lost members: %v", n.name, n.losses)
+		var losses []LossReason
+		n.world.set(func() { losses = n.losses })
+		if len(losses) > 0 {
+			t.Errorf("%s lost members: %v", n.name, losses)
 		}
 	}
 }
@@ -330,10 +341,9 @@ func TestCoreStarved(t *testing.T) {
 
 // starve lets the process run for 20 ms at a time, with pauses of up to 300 ms.
 func (n *fakeNode) starve(ctx context.Context) {
-	pause := rand.New(rand.NewPCG(3, n.core.self.Instance))
 	for ctx.Err() == nil {
 		n.world.set(func() { n.stopped = true })
-		time.Sleep(time.Duration(pause.Int64N(int64(300 * time.Millisecond))))
+		time.Sleep(rand.N(300 * time.Millisecond))
 		n.world.set(func() { n.stopped = false })
 		n.drain()
 		time.Sleep(20 * time.Millisecond)
@@ -378,7 +388,6 @@ func TestCoreProcessAway(t *testing.T) {
 		"killed and restarted": func(w *world, n *fakeNode) {
 			n.kill()
 			time.Sleep(3 * time.Second)
-			w.set(func() { n.stopped, n.dead = false, false })
 			n.start()
 		},
 		"stopped again and again": func(w *world, n *fakeNode) {

@@ -322,6 +322,12 @@ func (n *machine) start(peers ...*machine) {
 	must(t, err)
 	stderr, err := n.cmd.StderrPipe()
 	must(t, err)
+	t.Cleanup(func() {
+		if n.logged("DATA RACE")+n.logged("panic:") > 0 {
+			n.dump()
+			t.Errorf("%s has crashed, or has a data race", n.name)
+		}
+	})
 	n.exited = startIn(t, n.ns, n.cmd, n.withoutRaw)
 	n.mu.Lock()
 	n.views = nil
