@@ -44,10 +44,11 @@ func main() {
 	cluster.Supervise()
 	rounds := flag.Int("rounds", 10, "how often each failover and each new Service is measured")
 	burst := flag.Int("services", 1000, "how many Services are created at once")
+	only := flag.String("only", "", "measure one thing: new-service, failover, failover-busy or burst")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, *rounds, *burst); err != nil {
+	if err := run(ctx, *rounds, *burst, *only); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
@@ -59,7 +60,7 @@ type bench struct {
 	rounds int
 }
 
-func run(ctx context.Context, rounds, burst int) (err error) {
+func run(ctx context.Context, rounds, burst int, only string) (err error) {
 	lab, err := cluster.Up(ctx, cluster.Options{Name: fmt.Sprintf("bench-%d", os.Getpid()), Nodes: 3})
 	if err != nil {
 		return err
@@ -74,16 +75,23 @@ func run(ctx context.Context, rounds, burst int) (err error) {
 	}
 	b := &bench{Cluster: c, rounds: rounds}
 	fmt.Printf("conditions: %d CPUs, kernel %s, Kubernetes v1.36 with 3 nodes in network namespaces of one machine, kube-proxy in iptables mode\n\n", runtime.NumCPU(), kernel())
-	if err := b.newService(ctx); err != nil {
-		return err
+	for _, m := range []struct {
+		name    string
+		measure func() error
+	}{
+		{"new-service", func() error { return b.newService(ctx) }},
+		{"failover", func() error { return b.failover(ctx, "a node loses power", nil) }},
+		{"failover-busy", func() error { return b.failover(ctx, "a node loses power, all CPUs busy", busy) }},
+		{"burst", func() error { return b.thousand(ctx, burst) }},
+	} {
+		if only != "" && only != m.name {
+			continue
+		}
+		if err := m.measure(); err != nil {
+			return err
+		}
 	}
-	if err := b.failover(ctx, "a node loses power", nil); err != nil {
-		return err
-	}
-	if err := b.failover(ctx, "a node loses power, all CPUs busy", busy); err != nil {
-		return err
-	}
-	return b.thousand(ctx, burst)
+	return nil
 }
 
 // sample is a series of measurements of one thing.
