@@ -115,7 +115,7 @@ func (b *bench) memory(ctx context.Context, services int) error {
 			}
 			most = max(most, kib)
 		}
-		fmt.Printf("memory of a %s with %d Services: %.0f MB at most\n", component, services, float64(most)/1000)
+		fmt.Printf("memory of a %s with %d Services: %.0f MB at most\n", component, services, float64(most)*1024/1e6)
 	}
 	return nil
 }
