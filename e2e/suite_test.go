@@ -308,3 +308,29 @@ func absolute(t *testing.T, path string) string {
 	must(t, err)
 	return abs
 }
+
+// metricStands succeeds once a counter of a node's speaker has not moved for a second.
+func metricStands(node, metric string) error {
+	read := func() (string, error) {
+		out, err := lab.Host(node).Run(context.Background(), "curl", "-sf", "-m", "2", "http://127.0.0.1:7472/metrics")
+		if err != nil {
+			return "", err
+		}
+		for line := range strings.Lines(out) {
+			if value, ok := strings.CutPrefix(line, metric+" "); ok {
+				return value, nil
+			}
+		}
+		return "", fmt.Errorf("%s has no metric %s", node, metric)
+	}
+	before, err := read()
+	if err != nil {
+		return err
+	}
+	time.Sleep(1500 * time.Millisecond) // longer than the longest pause within a burst
+	after, err := read()
+	if err == nil && before != after {
+		err = fmt.Errorf("%s went from %s to %s", metric, before, after)
+	}
+	return err
+}
