@@ -285,21 +285,40 @@ func key(namespace, name string) client.ObjectKey {
 	return client.ObjectKey{Namespace: namespace, Name: name}
 }
 
-// metricAtLeast reads a gauge of a node's speaker, from the node itself, because its cable may be cut.
-func metricAtLeast(node, metric string, want int) error {
+// metric reads one series of a node's speaker, from the node itself, because its cable may be cut.
+func metric(node, series string) (float64, error) {
 	out, err := lab.Host(node).Run(context.Background(), "curl", "-sf", "-m", "2", "http://127.0.0.1:7472/metrics")
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(out) {
+		if value, ok := strings.CutPrefix(line, series+" "); ok {
+			return strconv.ParseFloat(strings.TrimSpace(value), 64)
+		}
+	}
+	return 0, fmt.Errorf("%s has no metric %s", node, series)
+}
+
+func metricAtLeast(node, series string, want int) error {
+	got, err := metric(node, series)
+	if err == nil && got < float64(want) {
+		err = fmt.Errorf("%s of %s is %g, want at least %d", series, node, got, want)
+	}
+	return err
+}
+
+// metricStands succeeds once a counter has not moved for a second and a half.
+func metricStands(node, series string) error {
+	before, err := metric(node, series)
 	if err != nil {
 		return err
 	}
-	for line := range strings.Lines(out) {
-		if name, value, ok := strings.Cut(strings.TrimSpace(line), " "); ok && name == metric {
-			if v, err := strconv.ParseFloat(value, 64); err == nil && v >= float64(want) {
-				return nil
-			}
-			return fmt.Errorf("%s of %s is %s, want at least %d", metric, node, value, want)
-		}
+	time.Sleep(1500 * time.Millisecond) // longer than the longest pause within a burst
+	after, err := metric(node, series)
+	if err == nil && before != after {
+		err = fmt.Errorf("%s went from %g to %g", series, before, after)
 	}
-	return fmt.Errorf("%s has no metric %s", node, metric)
+	return err
 }
 
 func absolute(t *testing.T, path string) string {
@@ -307,30 +326,4 @@ func absolute(t *testing.T, path string) string {
 	abs, err := filepath.Abs(path)
 	must(t, err)
 	return abs
-}
-
-// metricStands succeeds once a counter of a node's speaker has not moved for a second.
-func metricStands(node, metric string) error {
-	read := func() (string, error) {
-		out, err := lab.Host(node).Run(context.Background(), "curl", "-sf", "-m", "2", "http://127.0.0.1:7472/metrics")
-		if err != nil {
-			return "", err
-		}
-		for line := range strings.Lines(out) {
-			if value, ok := strings.CutPrefix(line, metric+" "); ok {
-				return value, nil
-			}
-		}
-		return "", fmt.Errorf("%s has no metric %s", node, metric)
-	}
-	before, err := read()
-	if err != nil {
-		return err
-	}
-	time.Sleep(1500 * time.Millisecond) // longer than the longest pause within a burst
-	after, err := read()
-	if err == nil && before != after {
-		err = fmt.Errorf("%s went from %s to %s", metric, before, after)
-	}
-	return err
 }

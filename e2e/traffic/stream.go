@@ -81,6 +81,16 @@ func (s *Stream) Served(since time.Time) int {
 	return n
 }
 
+// Flows returns a condition to wait for: that fifty connections begun after since got an answer.
+func (s *Stream) Flows(since time.Time) func(context.Context) error {
+	return func(context.Context) error {
+		if n := s.Served(since); n < 50 {
+			return fmt.Errorf("%d connections served", n)
+		}
+		return nil
+	}
+}
+
 // Result is what a stream saw.
 type Result struct {
 	Tried, Served int

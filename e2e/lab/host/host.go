@@ -75,15 +75,6 @@ func (h Host) Dial(ctx context.Context, network, address string) (conn net.Conn,
 	return conn, err
 }
 
-// Listen listens for TCP connections on the host.
-func (h Host) Listen(address string) (l net.Listener, err error) {
-	err = h.Do(func() error {
-		l, err = net.Listen("tcp", address)
-		return err
-	})
-	return l, err
-}
-
 // KillPod sends a signal to the program named comm in a pod.
 func KillPod(pod, comm string, signal syscall.Signal) error {
 	pid, err := PodProcess(pod, comm)
