@@ -115,28 +115,36 @@ spec: {autoAssign: false, addresses: [198.18.0.0/24, "2001:db8:f::/64"]}
 		return nil
 	}
 	var all sync.WaitGroup
-	const services = 120
+	var created, left int // once creating is done
+	enough := make(chan struct{})
+	creating := make(chan struct{})
 	burst := func(s *corev1.Service) {
 		s.Labels = map[string]string{"burst": "yes"}
 		s.Spec.AllocateLoadBalancerNodePorts = new(bool)
 	}
 	all.Go(func() { // creations, and every third Service goes away again
-		for i := 0; ctx.Err() == nil && i < services; i++ {
-			f := families[i%2]
-			s := lbService(fmt.Sprintf("burst-%d", i), f, fromPool("burst"), burst)
+		defer close(creating)
+		for ; ; created++ {
+			f := families[created%2]
+			s := lbService(fmt.Sprintf("burst-%d", created), f, fromPool("burst"), burst)
 			if err := lab.Create(ctx, s); err != nil {
 				note(err)
 				return
 			}
-			if i%3 == 2 {
-				gone := lbService(fmt.Sprintf("burst-%d", i-2), families[(i-2)%2])
+			left++
+			if created%3 == 2 {
+				gone := lbService(fmt.Sprintf("burst-%d", created-2), families[created%2])
 				if err := lab.Delete(ctx, gone); err != nil {
 					note(err)
 				}
+				left--
 			}
 			select {
 			case <-time.After(400 * time.Millisecond):
+			case <-enough:
+				return
 			case <-ctx.Done():
+				return
 			}
 		}
 	})
@@ -165,7 +173,7 @@ spec: {autoAssign: false, addresses: [198.18.0.0/24, "2001:db8:f::/64"]}
 	for kills < 20 {
 		before := assigned()
 		must(t, lab.WaitFor(t.Context(), "a leader to assign something", func(context.Context) error {
-			if assigned() == before && before < services {
+			if assigned() == before {
 				return fmt.Errorf("%d Services were assigned, as before", before)
 			}
 			return nil
@@ -173,6 +181,9 @@ spec: {autoAssign: false, addresses: [198.18.0.0/24, "2001:db8:f::/64"]}
 		var pods corev1.PodList
 		must(t, lab.List(ctx, &pods, client.InNamespace("steelyard-system"), client.MatchingLabels{"app.kubernetes.io/component": "controller"}))
 		for _, p := range pods.Items {
+			if p.DeletionTimestamp != nil {
+				continue
+			}
 			if err := host.KillPod(p.Name, "controller", syscall.SIGKILL); err != nil {
 				continue // it is only just starting
 			}
@@ -181,7 +192,9 @@ spec: {autoAssign: false, addresses: [198.18.0.0/24, "2001:db8:f::/64"]}
 			must(t, client.IgnoreNotFound(lab.Delete(ctx, &p, client.GracePeriodSeconds(0))))
 		}
 	}
-	t.Logf("killed a controller %d times", kills)
+	close(enough)
+	<-creating
+	t.Logf("killed a controller %d times while %d Services were created", kills, created)
 	must(t, lab.WaitFor(waitLong(t), "every Service to be assigned", func(ctx context.Context) error {
 		var list corev1.ServiceList
 		if err := lab.List(ctx, &list, client.InNamespace("default"), client.MatchingLabels{"burst": "yes"}); err != nil {
@@ -193,7 +206,7 @@ spec: {autoAssign: false, addresses: [198.18.0.0/24, "2001:db8:f::/64"]}
 				waiting++
 			}
 		}
-		if waiting > 0 || len(list.Items) != services-services/3 {
+		if waiting > 0 || len(list.Items) != left {
 			return fmt.Errorf("%d of %d Services wait", waiting, len(list.Items))
 		}
 		return nil
@@ -204,7 +217,7 @@ spec: {autoAssign: false, addresses: [198.18.0.0/24, "2001:db8:f::/64"]}
 	for _, err := range errs {
 		t.Error(err)
 	}
-	if len(seen) < services/2 {
+	if len(seen) < left {
 		t.Errorf("only %d Services were ever seen with an address", len(seen))
 	}
 	for id, text := range seen {
