@@ -90,6 +90,9 @@ type Port struct {
 	// topology (KEP-2433, KEP-3015). Local are those on this node, with a fallback of their own, without topology. Both are sorted by
 	// address and port, without duplicates. Cluster is empty only if Local is.
 	Cluster, Local []Endpoint
+	// Serving are, for UDP only, all endpoints that may keep the flows they have: those that serve, terminating or not, on whatever node.
+	// They are sorted, without duplicates.
+	Serving []netip.AddrPort
 	// InternalLocal and ExternalLocal: the traffic policy is Local.
 	InternalLocal, ExternalLocal bool
 	// SourceRanges restrict who may use the LoadBalancerIP frontends; nil means everybody. They are masked, sorted, and of the Port's family.
