@@ -5,6 +5,7 @@ package dataplane
 import (
 	"context"
 	"net/netip"
+	"strconv"
 	"time"
 )
 
@@ -39,6 +40,19 @@ const (
 	UDP  Protocol = 17
 	SCTP Protocol = 132
 )
+
+// String returns the name that Kubernetes has for it.
+func (p Protocol) String() string {
+	switch p {
+	case TCP:
+		return "TCP"
+	case UDP:
+		return "UDP"
+	case SCTP:
+		return "SCTP"
+	}
+	return "protocol " + strconv.Itoa(int(p))
+}
 
 // PortName names a port of a Service.
 type PortName struct {
@@ -87,15 +101,16 @@ type Port struct {
 	Family    Family
 	Frontends []Frontend // sorted by kind, address and port; each belongs to no other Port of the Model
 	// Cluster are the endpoints for traffic that may go to any node, after readiness, the fallback to terminating endpoints (KEP-1669), and
-	// topology (KEP-2433, KEP-3015). Local are those on this node, with a fallback of their own, without topology. Both are sorted by
-	// address and port, without duplicates. Cluster is empty only if Local is.
+	// topology (KEP-2433, KEP-3015). Local are those on this node, with a fallback of their own, without topology; they are left out
+	// where no policy is Local. Both are sorted by address and port, without duplicates. Cluster is empty only if Local is.
 	Cluster, Local []Endpoint
-	// Serving are, for UDP only, all endpoints that may keep the flows they have: those that serve, terminating or not, on whatever node.
-	// They are sorted, without duplicates.
+	// Serving are, for UDP only, all endpoints that may keep the flows they have: those that serve or are ready, terminating or not, on
+	// whatever node. They are sorted, without duplicates.
 	Serving []netip.AddrPort
 	// InternalLocal and ExternalLocal: the traffic policy is Local.
 	InternalLocal, ExternalLocal bool
-	// SourceRanges restrict who may use the LoadBalancerIP frontends; nil means everybody. They are masked, sorted, and of the Port's family.
+	// SourceRanges restrict who may use the LoadBalancerIP frontends; nil means everybody. They are masked, sorted, of the Port's family,
+	// and none contains another.
 	SourceRanges []netip.Prefix
 	// OwnSource: the source ranges contain an address of this node, so that its connections to the address are allowed too, whose source
 	// is the address itself where it is bound to an interface of the node.
@@ -107,7 +122,7 @@ type Port struct {
 // HealthCheck is a healthCheckNodePort that this node has to answer.
 type HealthCheck struct {
 	Port  uint16
-	Local int // ready endpoints on this node, counted by address
+	Local int // ready endpoints on this node, counted by address; of two families the larger count, as each pod has both
 }
 
 // Host is what holds for all Services on this node.
@@ -118,7 +133,8 @@ type Host struct {
 	PodInterfaces string
 	// MasqueradeAll masquerades cluster traffic of pods too.
 	MasqueradeAll bool
-	// NodePortAddrs are the local addresses that node ports are open on; nil means all but the loopback's.
+	// NodePortAddrs are the local addresses that node ports are open on, sorted, none of them the loopback's; nil means all but the
+	// loopback's, empty none.
 	NodePortAddrs []netip.Addr
 	// LocalhostNodePorts opens node ports on the IPv4 loopback too (iptables only: it needs route_localnet).
 	LocalhostNodePorts bool
