@@ -59,6 +59,8 @@ const (
 	Superseded Reason = "Superseded"
 	// NoSuccessor: the node should not announce it any more, and nobody took it over in time.
 	NoSuccessor Reason = "NoSuccessor"
+	// NotCarried: the node's own rules for it are not in the kernel.
+	NotCarried Reason = "NotCarried"
 	// NoService: no Service has it any more.
 	NoService Reason = "NoService"
 )

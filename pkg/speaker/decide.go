@@ -51,6 +51,7 @@ func (b *ballot) has(node string) bool {
 // decide finds out who announces the group, and does this node's part in it.
 func (s *Speaker) decide(g group, now time.Time) {
 	b := s.ballot(g)
+	s.bar(&b, now)
 	key := g.addrs[0]
 	since := s.awaiting[key].since
 	for _, a := range g.addrs {
@@ -140,6 +141,9 @@ func (s *Speaker) take(b *ballot, reason announce.Reason, now time.Time) {
 			continue
 		}
 		h, c := s.held[a], s.replica.get(a)
+		if h == nil && !s.carries(a) {
+			continue // once its rules are there
+		}
 		if c.Owner != s.config.Node {
 			if s.view.live[c.Owner] && !s.mayRetake(a, h, c, now) {
 				continue
@@ -316,6 +320,7 @@ func (s *Speaker) dropOrphans() {
 		s.awaitNoMore(a)
 		delete(s.rivals, a)
 		delete(s.due, a)
+		delete(s.gated, a)
 	}
 	clear(s.orphans)
 }

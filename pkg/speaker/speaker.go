@@ -50,6 +50,7 @@ type Reporter interface {
 type Config struct {
 	Node       string
 	Layer2     Layer2
+	Dataplane  Dataplane // nil: another program carries the traffic, and the speaker announces without asking
 	Reporter   Reporter
 	Synced     <-chan struct{} // closed once the inventory holds all objects of the API
 	Log        *slog.Logger
@@ -87,6 +88,7 @@ type Speaker struct {
 	heard     map[netip.Addr]time.Time // addresses that were heard to belong to a speaker that is not live; when
 	lost      map[netip.Addr]time.Time // addresses that another speaker took lately
 	due       map[netip.Addr]time.Time // when to look at an address again
+	gated     map[netip.Addr]struct{}  // addresses that this node could announce once it has rules for them
 	expected  map[string]int           // addresses that another speaker is about to claim: the sums of awaiting
 	outbox    []announce.Claim         // to be broadcast
 	unsynced  bool                     // layer 2 has to be told
@@ -110,6 +112,8 @@ type hold struct {
 	retry   time.Time
 	// suspected: a probe was answered, perhaps by a stranger.
 	suspected bool
+	// uncarried is since when this node's rules for it are missing; zero while they are there.
+	uncarried time.Time
 	// unfit is since when this node should not announce it; zero while it should.
 	unfit time.Time
 }
@@ -133,6 +137,7 @@ func New(c Config) *Speaker {
 		heard:    map[netip.Addr]time.Time{},
 		lost:     map[netip.Addr]time.Time{},
 		due:      map[netip.Addr]time.Time{},
+		gated:    map[netip.Addr]struct{}{},
 		expected: map[string]int{},
 		lostAt:   map[string]time.Time{},
 	}
@@ -166,6 +171,10 @@ func (s *Speaker) Run(ctx context.Context, members Members) error {
 	defer timer.Stop()
 	stop, synced, settled := ctx.Done(), s.config.Synced, members.Settled()
 	var deadline time.Time
+	var gate <-chan struct{}
+	if s.config.Dataplane != nil {
+		gate = s.config.Dataplane.Changed()
+	}
 
 	s.introduce()
 	for {
@@ -184,6 +193,8 @@ func (s *Speaker) Run(ctx context.Context, members Members) error {
 		case <-settled:
 			settled = nil
 		case <-s.woken:
+		case <-gate:
+			s.gateMoved()
 		case <-members.Changed():
 			s.view.stale = true
 		case <-s.config.Layer2.Changed():

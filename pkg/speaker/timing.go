@@ -5,6 +5,8 @@ import "time"
 const (
 	// handOver is how long a speaker answers for an address that it should not announce any more, for want of a successor.
 	handOver = 5 * time.Second
+	// repair is how long a speaker goes on answering for an address whose rules on this node are gone, until they are back.
+	repair = 3 * time.Second
 	// patience is how long the elected speaker may take to claim an address before the others elect by hash alone, and nextInLine
 	// after which each further candidate is passed over: the elected one may not see the Service, for want of a connection to the
 	// API server.

@@ -42,6 +42,7 @@ type world struct {
 type process struct {
 	speaker *Speaker
 	layer2  *fakeLayer2
+	gate    *fakeGate
 	stop    context.CancelFunc
 	done    chan struct{}
 }
@@ -104,9 +105,10 @@ func (w *world) start(name string) *process {
 	mac := net.HardwareAddr{2, 0, 0, 0, 0, name[len(name)-1]}
 	synced := make(chan struct{})
 	l2 := w.lan.attach(name, mac)
-	s := New(Config{Node: name, Layer2: l2, Reporter: w.reporter, Synced: synced, Log: w.log(name)})
+	gate := &fakeGate{changed: make(chan struct{}, 1)}
+	s := New(Config{Node: name, Layer2: l2, Dataplane: gate, Reporter: w.reporter, Synced: synced, Log: w.log(name)})
 	ctx, cancel := context.WithCancel(context.Background())
-	p := &process{speaker: s, layer2: l2, stop: cancel, done: make(chan struct{})}
+	p := &process{speaker: s, layer2: l2, gate: gate, stop: cancel, done: make(chan struct{})}
 	w.mu.Lock()
 	w.running[name] = p
 	w.mu.Unlock()

@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"log/slog"
 	"os"
@@ -24,12 +25,26 @@ const (
 	Tag      = "lab"
 )
 
-// images maps an image's name to the main package whose program it holds.
-var images = map[string]string{
-	"controller": "./controller",
-	"speaker":    "./speaker",
-	"echo":       "./e2e/lab/images/echo",
-	"pause":      "./e2e/lab/images/pause",
+// image says what an image holds.
+type image struct {
+	module string                     // folder of its Go module in the checkout
+	pkg    string                     // main package, whose program gets the image's name and is its entry point
+	files  func() ([]tarEntry, error) // more; nil for none
+}
+
+var images = map[string]image{
+	"controller": {pkg: "./controller"},
+	"speaker":    {pkg: "./speaker", files: iptablesFiles},
+	"coredns":    {module: "e2e/lab/images/coredns", pkg: "."},
+	"echo":       {pkg: "./e2e/lab/images/echo"},
+	"pause":      {pkg: "./e2e/lab/images/pause"},
+}
+
+// tarEntry is a file of an image, or a symbolic link if target is set.
+type tarEntry struct {
+	name    string // without the leading slash
+	target  string
+	content []byte
 }
 
 // ImageName is the reference that a pod in the lab uses.
@@ -49,10 +64,10 @@ func Images(ctx context.Context) ([]string, error) {
 	dir := filepath.Join(cache, "images")
 	var archives []string
 	err = locked(dir, func() error {
-		for image, pkg := range images {
-			archive, err := buildImage(ctx, root, dir, image, pkg)
+		for name, i := range images {
+			archive, err := i.build(ctx, root, dir, name)
 			if err != nil {
-				return fmt.Errorf("image %s: %w", image, err)
+				return fmt.Errorf("image %s: %w", name, err)
 			}
 			archives = append(archives, archive)
 		}
@@ -61,56 +76,77 @@ func Images(ctx context.Context) ([]string, error) {
 	return archives, err
 }
 
-// buildImage returns an archive named by its content, so that a running lab's archive is never rewritten.
-func buildImage(ctx context.Context, root, dir, image, pkg string) (string, error) {
-	program := filepath.Join(dir, image)
-	if err := goBuild(ctx, root, "-ldflags", "-s -w", "-o", program, pkg); err != nil {
+// build returns an archive named by its content, so that a running lab's archive is never rewritten.
+func (i image) build(ctx context.Context, root, dir, name string) (string, error) {
+	program := filepath.Join(dir, name)
+	if err := goBuild(ctx, filepath.Join(root, i.module), "-ldflags", "-s -w", "-o", program, i.pkg); err != nil {
 		return "", err
-	}
-	key, err := fingerprint(program)
-	if err != nil {
-		return "", err
-	}
-	archive := filepath.Join(dir, image+"-"+key+".tar")
-	if _, err := os.Stat(archive); err == nil {
-		return archive, nil
-	}
-	slog.Debug("writing image", "image", image)
-	old, _ := filepath.Glob(filepath.Join(dir, image+"-*.tar"))
-	for _, f := range old {
-		os.Remove(f) // an import that has it open keeps its content
 	}
 	content, err := os.ReadFile(program)
 	if err != nil {
 		return "", err
 	}
-	var layer bytes.Buffer
-	w := tar.NewWriter(&layer)
-	if err := w.WriteHeader(&tar.Header{Name: image, Mode: 0o755, Size: int64(len(content))}); err != nil {
-		return "", err
+	entries := []tarEntry{{name: name, content: content}}
+	if i.files != nil {
+		more, err := i.files()
+		if err != nil {
+			return "", err
+		}
+		entries = append(entries, more...)
 	}
-	if _, err := w.Write(content); err != nil {
-		return "", err
-	}
-	if err := w.Close(); err != nil {
-		return "", err
-	}
-	img, err := mutate.AppendLayers(empty.Image, static.NewLayer(layer.Bytes(), types.DockerUncompressedLayer))
+	layer, err := tarOf(entries)
 	if err != nil {
 		return "", err
+	}
+	sum := sha256.Sum256(layer)
+	archive := filepath.Join(dir, fmt.Sprintf("%s-%x.tar", name, sum[:6]))
+	if _, err := os.Stat(archive); err == nil {
+		return archive, nil
+	}
+	slog.Debug("writing image", "image", name)
+	old, _ := filepath.Glob(filepath.Join(dir, name+"-*.tar"))
+	for _, f := range old {
+		os.Remove(f) // an import that has it open keeps its content
+	}
+	return archive, writeImage(archive, name, layer)
+}
+
+func tarOf(entries []tarEntry) ([]byte, error) {
+	var layer bytes.Buffer
+	w := tar.NewWriter(&layer)
+	for _, e := range entries {
+		h := &tar.Header{Name: e.name, Mode: 0o755, Size: int64(len(e.content))}
+		if e.target != "" {
+			h.Typeflag, h.Linkname = tar.TypeSymlink, e.target
+		}
+		if err := w.WriteHeader(h); err != nil {
+			return nil, err
+		}
+		if _, err := w.Write(e.content); err != nil {
+			return nil, err
+		}
+	}
+	err := w.Close()
+	return layer.Bytes(), err
+}
+
+func writeImage(archive, image string, layer []byte) error {
+	img, err := mutate.AppendLayers(empty.Image, static.NewLayer(layer, types.DockerUncompressedLayer))
+	if err != nil {
+		return err
 	}
 	config, err := img.ConfigFile()
 	if err != nil {
-		return "", err
+		return err
 	}
 	config.OS, config.Architecture = "linux", "amd64"
-	config.Config = v1.Config{Entrypoint: []string{"/" + image}}
+	config.Config = v1.Config{Entrypoint: []string{"/" + image}, Env: []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}}
 	if img, err = mutate.ConfigFile(img, config); err != nil {
-		return "", err
+		return err
 	}
 	ref, err := name.NewTag(ImageName(image))
 	if err != nil {
-		return "", err
+		return err
 	}
-	return archive, tarball.WriteToFile(archive, ref, img)
+	return tarball.WriteToFile(archive, ref, img)
 }

@@ -24,6 +24,9 @@ var (
 	WAN4 = netip.MustParsePrefix("198.51.100.0/24")
 	WAN6 = netip.MustParsePrefix("2001:db8:2::/64")
 
+	// DNS is the ClusterIP that pods are told to ask for names.
+	DNS = netip.MustParseAddr("10.96.0.10")
+
 	serviceCIDRs = "10.96.0.0/16,fd00:10:96::/112"
 	podCIDRs     = "10.244.0.0/16,fd00:10:244::/48"
 )

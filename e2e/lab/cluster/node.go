@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,11 +15,11 @@ import (
 
 // node is what the configuration files of one node are made from.
 type node struct {
-	Name, Dir, Run           string
-	Pods4, Pods6             string
-	CA, Kubeconfig           string
-	Sandbox, ProxyKubeconfig string
-	ProxyMode, PodCIDRs      string
+	Name, Dir, Run string
+	Pods4, Pods6   string
+	CA, Kubeconfig string
+	Sandbox        string
+	DNS            netip.Addr
 }
 
 const containerdConfig = `version = 2
@@ -53,7 +54,7 @@ containerRuntimeEndpoint: "unix://{{.Run}}/containerd.sock"
 podLogsDir: "{{.Dir}}/pod-logs"
 volumePluginDir: "{{.Dir}}/volume-plugins"
 resolvConf: "{{.Dir}}/resolv.conf"
-clusterDNS: [10.96.0.10]
+clusterDNS: ["{{.DNS}}"]
 clusterDomain: cluster.local
 cgroupDriver: cgroupfs
 cgroupsPerQOS: false
@@ -69,16 +70,7 @@ eventRecordQPS: 0
 shutdownGracePeriod: 0s
 `
 
-const proxyConfig = `apiVersion: kubeproxy.config.k8s.io/v1alpha1
-kind: KubeProxyConfiguration
-mode: "{{.ProxyMode}}"
-hostnameOverride: "{{.Name}}"
-clusterCIDR: "{{.PodCIDRs}}"
-clientConnection: {kubeconfig: "{{.ProxyKubeconfig}}"}
-conntrack: {maxPerCore: 0, min: 0, tcpEstablishedTimeout: 0s, tcpCloseWaitTimeout: 0s}
-`
-
-// startNode starts containerd, kubelet and kube-proxy on node number i.
+// startNode starts containerd and kubelet on node number i.
 func (s *supervisor) startNode(ctx context.Context, i int) error {
 	name := NodeName(i)
 	v4, v6 := lan(nodeNumber(i))
@@ -86,14 +78,10 @@ func (s *supervisor) startNode(ctx context.Context, i int) error {
 	if err != nil {
 		return err
 	}
-	proxy, err := s.ca.kubeconfig(name+"-proxy", "system:kube-proxy")
-	if err != nil {
-		return err
-	}
 	n := node{
 		Name: name, Dir: filepath.Join(s.Dir, name), Run: filepath.Join("/run", name),
 		Pods4: podCIDR4(i), Pods6: podCIDR6(i), CA: s.ca.file("ca.crt"), Kubeconfig: kubeconfig,
-		Sandbox: build.ImageName("pause"), ProxyKubeconfig: proxy, ProxyMode: "iptables", PodCIDRs: podCIDRs,
+		Sandbox: build.ImageName("pause"), DNS: DNS,
 	}
 	for _, dir := range []string{n.Run, filepath.Join(n.Dir, "cni")} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -101,8 +89,7 @@ func (s *supervisor) startNode(ctx context.Context, i int) error {
 		}
 	}
 	for file, text := range map[string]string{
-		"containerd.toml": containerdConfig, "cni/10-pods.conflist": cniConfig, "kubelet.yaml": kubeletConfig, "proxy.yaml": proxyConfig,
-		"resolv.conf": "",
+		"containerd.toml": containerdConfig, "cni/10-pods.conflist": cniConfig, "kubelet.yaml": kubeletConfig, "resolv.conf": "",
 	} {
 		if err := n.write(file, text); err != nil {
 			return err
@@ -114,13 +101,13 @@ func (s *supervisor) startNode(ctx context.Context, i int) error {
 	if err := s.importImages(ctx, n); err != nil {
 		return err
 	}
-	if err := s.procs.run(ctx, name, "kubelet", s.program("kubelet"),
-		"--config", filepath.Join(n.Dir, "kubelet.yaml"), "--kubeconfig", kubeconfig,
-		"--root-dir", filepath.Join(n.Dir, "kubelet"), "--cert-dir", filepath.Join(n.Dir, "kubelet-pki"),
-		"--hostname-override", name, "--node-ip", fmt.Sprintf("%s,%s", v4, v6)); err != nil {
+	if err := s.writeProxyConfig(name); err != nil {
 		return err
 	}
-	return s.procs.run(ctx, name, "kube-proxy", s.program("kube-proxy"), "--config", filepath.Join(n.Dir, "proxy.yaml"))
+	return s.procs.run(ctx, name, "kubelet", s.program("kubelet"),
+		"--config", filepath.Join(n.Dir, "kubelet.yaml"), "--kubeconfig", kubeconfig,
+		"--root-dir", filepath.Join(n.Dir, "kubelet"), "--cert-dir", filepath.Join(n.Dir, "kubelet-pki"),
+		"--hostname-override", name, "--node-ip", fmt.Sprintf("%s,%s", v4, v6))
 }
 
 func (n node) write(file, text string) error {

@@ -1,5 +1,7 @@
 // Echo answers on TCP and UDP with one line, "POD NODE CLIENT", and over HTTP with the same: who served, where, and
 // whose address it saw. A TCP connection stays open and gets a line for each line that it sends.
+//
+// `echo resolve NAME` prints the addresses that the pod's own resolver knows for a name, one per line, sorted.
 package main
 
 import (
@@ -12,14 +14,21 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
+	"time"
 )
 
 func main() {
 	tcp := flag.String("tcp", ":7000", "address for TCP")
 	udp := flag.String("udp", ":7000", "address for UDP")
 	web := flag.String("http", ":8080", "address for HTTP")
+	linger := flag.Duration("linger", 0, "how long to serve on after SIGTERM, as a program does that lets its clients finish")
 	flag.Parse()
+	if flag.Arg(0) == "resolve" {
+		resolve(flag.Arg(1))
+		return
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	go serveTCP(*tcp)
@@ -30,6 +39,18 @@ func main() {
 		})))
 	}()
 	<-ctx.Done()
+	time.Sleep(*linger)
+}
+
+func resolve(name string) {
+	addrs, err := net.LookupHost(name)
+	if err != nil {
+		log.Fatal(err)
+	}
+	slices.Sort(addrs)
+	for _, a := range addrs {
+		fmt.Println(a)
+	}
 }
 
 func answer(client string) string {

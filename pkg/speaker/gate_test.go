@@ -1,0 +1,75 @@
+package speaker
+
+import (
+	"net/netip"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// fakeGate is a dataplane that carries everything, or nothing.
+type fakeGate struct {
+	closed  atomic.Bool
+	changed chan struct{}
+}
+
+func (g *fakeGate) Carries(netip.Addr) bool  { return !g.closed.Load() }
+func (g *fakeGate) Changed() <-chan struct{} { return g.changed }
+
+func (g *fakeGate) close(closed bool) {
+	g.closed.Store(closed)
+	g.changed <- struct{}{}
+}
+
+func TestOnlyNodesThatCarryAnnounce(t *testing.T) {
+	web := Service{Name: "default/web", Addrs: []netip.Addr{v4, v6}}
+	inWorld(t, 3, func(t *testing.T, w *world) {
+		for _, n := range []string{"node-a", "node-b"} {
+			w.running[n].gate.close(true)
+		}
+		w.serve(web, "node-a")
+		time.Sleep(5 * time.Second)
+		if got := w.owner(v4); got != "node-c" || w.owner(v6) != got {
+			t.Errorf("%s owns it, want node-c, which alone has rules for it", got)
+		}
+	})
+	inWorld(t, 1, func(t *testing.T, w *world) {
+		w.running["node-a"].gate.close(true)
+		w.serve(web, "node-a")
+		time.Sleep(time.Minute)
+		if owners := w.owners(v4); len(owners) > 0 {
+			t.Errorf("%v announce without rules", owners)
+		}
+		w.running["node-a"].gate.close(false)
+		time.Sleep(time.Second)
+		w.owner(v4)
+		w.owner(v6)
+	})
+}
+
+func TestOwnerThatLosesItsRules(t *testing.T) {
+	inWorld(t, 3, func(t *testing.T, w *world) {
+		w.serve(Service{Name: "default/web", Addrs: []netip.Addr{v4, v6}}, "node-a")
+		time.Sleep(time.Second)
+		first := w.owner(v4)
+		gate := w.running[first].gate
+		// Rules that are put back soon cost nothing.
+		gate.close(true)
+		time.Sleep(2 * time.Second)
+		gate.close(false)
+		time.Sleep(10 * time.Second)
+		if got := w.owner(v4); got != first || w.bursts(v4) != 1 {
+			t.Fatalf("%s owns it after %d bursts, want %s, undisturbed", got, w.bursts(v4), first)
+		}
+		gate.close(true)
+		time.Sleep(10 * time.Second)
+		if got := w.owner(v4); got == first || w.owner(v6) != got {
+			t.Errorf("%s still owns it, without rules", got)
+		}
+		gate.close(false)
+		time.Sleep(10 * time.Second)
+		if got := w.owner(v4); got == first {
+			t.Errorf("%s took it back when its rules returned; a returning node takes nothing", got)
+		}
+	})
+}
