@@ -23,19 +23,18 @@ type nodePort struct {
 	port   uint16
 }
 
-// Services tells which UDP flows to Services may stay. The zero value lets everything stay.
+// Services tells which UDP flows to Services may stay.
 type Services struct {
 	addrs     map[netip.AddrPort][]netip.AddrPort
 	nodePorts map[nodePort][]netip.AddrPort
-	local     func(netip.Addr) bool
 }
 
-// New returns Services without frontends; local says which addresses node ports are open on.
-func New(local func(netip.Addr) bool) *Services {
-	return &Services{addrs: map[netip.AddrPort][]netip.AddrPort{}, nodePorts: map[nodePort][]netip.AddrPort{}, local: local}
+// New returns Services without frontends.
+func New() *Services {
+	return &Services{addrs: map[netip.AddrPort][]netip.AddrPort{}, nodePorts: map[nodePort][]netip.AddrPort{}}
 }
 
-// Gone tells that nothing serves the port's frontends any more, unless Serve is called for another port that has them.
+// Gone tells that nothing serves the port's frontends any more, unless Serve is called afterwards for another port that has them.
 func (s *Services) Gone(p *dataplane.Port) { s.set(p, nil) }
 
 // Serve tells that the port's serving endpoints may keep the flows that they have at its frontends.
@@ -74,8 +73,8 @@ func (s *Services) has(family dataplane.Family) bool {
 
 // Stale tells whether the flow goes to a frontend, and not to an endpoint that serves it: to one that has left, or untranslated to the
 // frontend's own address, as flows do that began before there was an endpoint. Neither traffic policy nor topology matters: they choose
-// for new flows. A node port is a frontend at this node's addresses only; the same port number elsewhere is somebody else's.
-func (s *Services) Stale(e Entry) bool {
+// for new flows. open tells which addresses node ports are open on; the same port number elsewhere is somebody else's.
+func (s *Services) Stale(e Entry, open func(netip.Addr) bool) bool {
 	serving, ok := s.addrs[e.Dst]
 	if !ok {
 		family := dataplane.IPv6
@@ -83,7 +82,7 @@ func (s *Services) Stale(e Entry) bool {
 			family = dataplane.IPv4
 		}
 		serving, ok = s.nodePorts[nodePort{family, e.Dst.Port()}]
-		ok = ok && s.local(e.Dst.Addr())
+		ok = ok && open(e.Dst.Addr())
 	}
 	return ok && !slices.Contains(serving, e.Server)
 }

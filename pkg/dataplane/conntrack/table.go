@@ -18,14 +18,14 @@ import (
 // attempts to read a table that changes too fast to be read whole. What was read is acted upon each time, so the last may fall short too.
 const attempts = 3
 
-// Clean deletes the stale entries of this network namespace, and returns how many there were. It is to be called after the rules are in
-// the kernel: an entry deleted earlier would come back as it was.
-func Clean(s *Services) (deleted int, err error) {
+// Clean deletes the stale entries of this network namespace, and returns how many there were; see Stale. It is to be called after the rules
+// are in the kernel: an entry deleted earlier would come back as it was.
+func Clean(s *Services, open func(netip.Addr) bool) (deleted int, err error) {
 	for _, family := range []dataplane.Family{dataplane.IPv4, dataplane.IPv6} {
 		if !s.has(family) {
 			continue
 		}
-		n, ferr := clean(family, s)
+		n, ferr := clean(family, func(e Entry) bool { return s.Stale(e, open) })
 		deleted += n
 		if ferr != nil {
 			err = errors.Join(err, fmt.Errorf("IPv%d connection table: %w", family, ferr))
@@ -34,7 +34,7 @@ func Clean(s *Services) (deleted int, err error) {
 	return deleted, err
 }
 
-func clean(family dataplane.Family, s *Services) (deleted int, err error) {
+func clean(family dataplane.Family, isStale func(Entry) bool) (deleted int, err error) {
 	socket, err := nl.Subscribe(unix.NETLINK_NETFILTER)
 	if err != nil {
 		return 0, fmt.Errorf("open netlink: %w", err)
@@ -56,7 +56,7 @@ func clean(family dataplane.Family, s *Services) (deleted int, err error) {
 		// A message is handed over while the table is being read, so that a large table is never in memory; only stale entries are kept.
 		var stale [][]byte
 		err = request(nl.IPCTNL_MSG_CT_GET, unix.NLM_F_DUMP).ExecuteIter(unix.NETLINK_NETFILTER, 0, func(msg []byte) bool {
-			if e, ok := parse(msg); ok && s.Stale(e) {
+			if e, ok := parse(msg); ok && isStale(e) {
 				stale = append(stale, slices.Clone(msg[nl.SizeofNfgenmsg:]))
 			}
 			return true

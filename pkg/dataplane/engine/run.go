@@ -1,0 +1,304 @@
+package engine
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/steelyard-lb/steelyard/pkg/dataplane"
+	"github.com/steelyard-lb/steelyard/pkg/dataplane/health"
+)
+
+const (
+	// backoffMin and backoffMax bound the wait after a failure. kube-proxy tries again after its sync period of 30 s at the latest.
+	backoffMin, backoffMax = 200 * time.Millisecond, 30 * time.Second
+	// tidyAgain is the wait until what doesn't belong to the rules is tried again: health checks' ports and UDP flows.
+	tidyAgain = time.Second
+)
+
+// runState is what only Run's goroutine knows.
+type runState struct {
+	full     bool      // the next sync takes nothing for granted
+	damaged  bool      // somebody took rules away, and they have not been put back
+	removed  bool      // while paused: the rules are out of the kernel
+	failures int       // in a row
+	after    time.Time // no sync and no removal before
+	check    time.Time // when to see whether the rules are intact
+	checked  time.Time
+	tidy     time.Time // when to try again what belongs to no sync; zero for never
+
+	local     []netip.Addr
+	flows     *flows
+	checks    *health.Checks
+	refused   map[string]bool // Services whose health check's port can't be opened, which was told
+	conflicts map[dataplane.Conflict]bool
+	triggers  []time.Time
+	began     time.Time
+}
+
+func newRunState(e *Engine) runState {
+	return runState{
+		full:  true,
+		flows: newFlows(),
+		checks: health.NewChecks(func() bool {
+			ok, _ := e.Healthy()
+			return ok
+		}, e.log),
+		refused:   map[string]bool{},
+		conflicts: map[dataplane.Conflict]bool{},
+	}
+}
+
+type action uint8
+
+const (
+	nothing action = iota
+	removeRules
+	syncRules
+	checkRules
+	tidyUp
+)
+
+// next decides what to do next, and when.
+func (e *Engine) next() (action, time.Time) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	r := &e.run
+	switch {
+	case e.paused && !r.removed:
+		return removeRules, r.after
+	case e.paused || !e.started:
+		return nothing, time.Time{}
+	case r.full:
+		return syncRules, r.after
+	}
+	do, at := checkRules, r.check
+	if !e.queued.IsZero() && r.after.Before(at) {
+		do, at = syncRules, r.after
+	}
+	if !r.tidy.IsZero() && r.tidy.Before(at) {
+		do, at = tidyUp, r.tidy
+	}
+	return do, at
+}
+
+// Run keeps the rules as they have to be until ctx ends. The rules stay then, so that traffic flows while the speaker is replaced.
+func (e *Engine) Run(ctx context.Context) error {
+	r := &e.run
+	r.began = time.Now()
+	defer r.checks.Close()
+	if e.HealthzBind.IsValid() {
+		go health.Serve(ctx, e.HealthzBind, e.Handler(), e.log)
+	}
+	if e.Mode == dataplane.Full {
+		if err := e.kernel.tune(); err != nil {
+			e.log.Warn("the kernel's connection tracking keeps values that suit a busy node less well; set them on the node with sysctl", "error", err)
+		}
+	}
+	addrs := e.kernel.watch(ctx, e.log)
+	select {
+	case <-ctx.Done():
+		return nil
+	case a := <-addrs: // before the first sync: node ports are open on them
+		e.setLocal(a)
+	}
+	timer := time.NewTimer(0)
+	for ctx.Err() == nil {
+		do, at := e.next()
+		if do != nothing && !at.After(time.Now()) {
+			e.do(ctx, do)
+			continue
+		}
+		var due <-chan time.Time
+		if do != nothing {
+			timer.Reset(time.Until(at))
+			due = timer.C
+		}
+		select {
+		case <-ctx.Done():
+		case <-e.wake:
+		case <-due:
+		case a := <-addrs:
+			e.setLocal(a)
+		}
+	}
+	return nil
+}
+
+func (e *Engine) setLocal(addrs []netip.Addr) {
+	e.run.local = addrs
+	e.tell(func() { e.tracker.SetLocalAddrs(addrs) })
+}
+
+func (e *Engine) do(ctx context.Context, what action) {
+	switch what {
+	case removeRules:
+		e.remove(ctx)
+	case syncRules:
+		e.sync(ctx)
+	case checkRules:
+		e.check(ctx)
+	case tidyUp:
+		e.tidy()
+	}
+}
+
+// failed returns how long to wait after one more failure.
+func (r *runState) failed() time.Duration {
+	wait := min(backoffMin<<min(r.failures, 10), backoffMax)
+	r.failures++
+	r.after = time.Now().Add(wait)
+	return wait
+}
+
+func (e *Engine) remove(ctx context.Context) {
+	r := &e.run
+	e.mu.Lock()
+	e.gate.renew(every)
+	e.mu.Unlock()
+	r.checks.Sync(nil, nil)
+	r.full = true
+	if err := e.Backend.Remove(ctx); err != nil {
+		e.log.Error("another proxy carries the Services, and the rules could not be taken out of its way; will try again", "again_in", r.failed(), "error", err)
+		return
+	}
+	r.removed, r.failures, r.after, r.tidy = true, 0, time.Time{}, time.Time{}
+	e.log.Warn("another proxy carries the Services: the rules are taken out of its way until it is gone")
+}
+
+func (e *Engine) sync(ctx context.Context) {
+	r := &e.run
+	r.removed = false
+	start := time.Now()
+	e.mu.Lock()
+	changed, host := e.tracker.Update(&e.model)
+	conflicts := e.tracker.Conflicts()
+	r.triggers = append(r.triggers, e.tracker.Triggers()...)
+	e.gate.take()
+	e.applying, e.queued, e.waiting = e.behind(), time.Time{}, 0
+	e.mu.Unlock()
+	e.report(conflicts)
+
+	full := r.full || host
+	var err error
+	if full {
+		err = e.Backend.Sync(ctx, &e.model, nil)
+	} else if len(changed) > 0 {
+		err = e.Backend.Sync(ctx, &e.model, changed)
+	}
+	took := time.Since(start)
+	if full || len(changed) > 0 {
+		e.metrics.synced(full, took, err)
+	}
+	if err != nil {
+		if ctx.Err() == nil {
+			e.syncFailed(err, changed, host)
+		}
+		return
+	}
+
+	e.mu.Lock()
+	e.gate.succeeded()
+	e.mu.Unlock()
+	e.metrics.programmed(r.triggers, r.began)
+	if r.failures > 0 {
+		e.log.Info("the rules are in the kernel again", "failures", r.failures, "took", took)
+	}
+	if full {
+		r.flows.note(&e.model, nil)
+		e.log.Info("the kernel's rules agree with all Services", "services", len(e.model.Ports), "took", took)
+	} else {
+		r.flows.note(&e.model, changed)
+	}
+	r.full, r.damaged, r.failures, r.triggers = false, false, 0, nil
+	r.after = time.Now().Add(e.MinInterval)
+	if full {
+		r.check = time.Now().Add(e.checkInterval())
+	}
+	if full || len(changed) > 0 {
+		e.tidy()
+	}
+	e.mu.Lock()
+	e.applying = time.Time{}
+	e.mu.Unlock()
+}
+
+func (e *Engine) syncFailed(err error, changed []string, host bool) {
+	r := &e.run
+	e.mu.Lock()
+	e.gate.failed(changed)
+	if r.damaged {
+		e.gate.renew(every)
+	}
+	e.mu.Unlock()
+	r.full = true
+	e.log.Error("changes of Services could not be put in the kernel: the rules are as before; will try again", "again_in", r.failed(), "failures", r.failures,
+		"services", len(changed), "first", slices.Concat(changed, []string{""})[0], "host", host, "error", err)
+}
+
+// tidy does what has to follow the rules: it opens and closes the ports of health checks, and cleans the table of connections.
+func (e *Engine) tidy() {
+	r := &e.run
+	r.tidy = time.Time{}
+	failures := r.checks.Sync(e.model.HealthChecks, e.model.Host.NodePortAddrs)
+	refused := map[string]bool{}
+	for _, f := range failures {
+		refused[f.Service] = true
+		if !r.refused[f.Service] {
+			e.log.Error("load balancers that probe this node will think that it is down; will keep trying", "service", f.Service, "error", f.Err)
+			e.Events(f.Service, "FailedToStartServiceHealthcheck", "Node "+e.Node+": "+f.Err.Error())
+		}
+		r.tidy = time.Now().Add(tidyAgain)
+	}
+	r.refused = refused
+	if r.flows.pending.Empty() {
+		return
+	}
+	start := time.Now()
+	n, err := e.kernel.clean(r.flows.pending, nodePortAt(e.model.Host, r.local))
+	e.metrics.cleaned(time.Since(start), n, err)
+	if err != nil {
+		e.log.Error("UDP flows may still go to endpoints that are gone; will try again. See them with: conntrack -L -p udp", "error", err)
+		r.tidy = time.Now().Add(tidyAgain)
+		return
+	}
+	r.flows.cleaned()
+	if n > 0 {
+		e.log.Debug("forgot UDP flows to what no longer serves", "flows", n, "took", time.Since(start))
+	}
+}
+
+// report tells about frontends that several Services want, once.
+func (e *Engine) report(conflicts []dataplane.Conflict) {
+	known := make(map[dataplane.Conflict]bool, len(conflicts))
+	for _, c := range conflicts {
+		known[c] = true
+		if !e.run.conflicts[c] {
+			e.log.Warn("two Services want the same place", "service", c.Service, "holder", c.Holder, "problem", c.String())
+			e.Events(c.Service, string(c.Reason), c.String())
+		}
+	}
+	e.run.conflicts = known
+}
+
+// checkInterval is how often to see whether the rules are intact when nobody tells. Of changes by the old iptables nobody does.
+func (e *Engine) checkInterval() time.Duration {
+	if e.BackendName == "iptables" {
+		return 10 * time.Second
+	}
+	return 30 * time.Second
+}
+
+func (e *Engine) check(ctx context.Context) {
+	r := &e.run
+	r.checked = time.Now()
+	r.check = r.checked.Add(e.checkInterval())
+	err := e.Backend.Intact(ctx)
+	if err == nil || ctx.Err() != nil {
+		return
+	}
+	e.metrics.repairs.Inc()
+	e.log.Warn("somebody changed the rules; putting them back", "problem", err)
+	r.full, r.damaged, r.after = true, true, time.Time{}
+}
