@@ -212,6 +212,9 @@ func (e *Engine) Resume() { e.setPaused(false) }
 func (e *Engine) setPaused(paused bool) {
 	e.mu.Lock()
 	e.paused = paused
+	if paused {
+		e.gate.renew(every)
+	}
 	e.mu.Unlock()
 	e.nudge()
 }

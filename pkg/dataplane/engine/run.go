@@ -154,9 +154,6 @@ func (r *runState) failed() time.Duration {
 
 func (e *Engine) remove(ctx context.Context) {
 	r := &e.run
-	e.mu.Lock()
-	e.gate.renew(every)
-	e.mu.Unlock()
 	r.checks.Sync(nil, nil)
 	r.full = true
 	if err := e.Backend.Remove(ctx); err != nil {
