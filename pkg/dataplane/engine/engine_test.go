@@ -76,7 +76,7 @@ func TestFailuresAreRetriedInFull(t *testing.T) {
 
 		n.kernel.breakDown(errors.New("no buffer space available"))
 		n.endpoints("web", "10.1.0.1")
-		n.expect("default/web")
+		n.expect("default/web", "full")
 		n.expectCarries("198.51.100.1", false)
 		n.expectCarries("198.51.100.2", true) // its rules are what they were
 		time.Sleep(backoffMin)
@@ -249,6 +249,8 @@ func TestUDPFlowsFollowTheRules(t *testing.T) {
 		expect("start", false)
 		n.endpoints("web", "10.1.0.9")
 		expect("a Service without UDP")
+		n.set(service("udp", "10.96.0.1"))
+		expect("nothing new")
 		n.endpoints("udp", "10.1.0.1", "10.1.0.2")
 		expect("one more endpoint", false)
 		n.endpoints("udp", "10.1.0.2")

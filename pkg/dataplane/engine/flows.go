@@ -19,12 +19,14 @@ func newFlows() *flows {
 	return &flows{applied: map[string][]*dataplane.Port{}, pending: conntrack.New()}
 }
 
-// note tells that the rules for the changed Services are in the kernel; nil means that nothing is known about any, and that all are looked at.
-func (f *flows) note(m *dataplane.Model, changed []string) {
-	all := changed == nil
-	if all {
-		changed = slices.AppendSeq(slices.Collect(maps.Keys(f.applied)), maps.Keys(m.Ports))
-	}
+// noteAll tells that all rules are in the kernel, and that nothing is known about what was there before.
+func (f *flows) noteAll(m *dataplane.Model) {
+	services := slices.AppendSeq(slices.Collect(maps.Keys(f.applied)), maps.Keys(m.Ports))
+	f.note(m, services, func(_, _ *dataplane.Port) bool { return false })
+}
+
+// note tells that the rules for the changed Services are in the kernel. Those whose UDP ports are the same as before need not be looked at.
+func (f *flows) note(m *dataplane.Model, changed []string, same func(p, q *dataplane.Port) bool) {
 	var serve []*dataplane.Port
 	for _, service := range changed {
 		old := f.applied[service]
@@ -34,7 +36,7 @@ func (f *flows) note(m *dataplane.Model, changed []string) {
 				ports = append(ports, p)
 			}
 		}
-		if !all && slices.EqualFunc(old, ports, sameFlows) {
+		if slices.EqualFunc(old, ports, same) {
 			continue
 		}
 		for _, p := range old {

@@ -3,7 +3,6 @@ package engine
 import (
 	"context"
 	"net/netip"
-	"slices"
 	"time"
 
 	"github.com/steelyard-lb/steelyard/pkg/dataplane"
@@ -179,21 +178,22 @@ func (e *Engine) sync(ctx context.Context) {
 
 	full := r.full || host
 	var err error
-	if full {
-		err = e.Backend.Sync(ctx, &e.model, nil)
-	} else if len(changed) > 0 {
-		err = e.Backend.Sync(ctx, &e.model, changed)
+	if !full && len(changed) > 0 {
+		if err = e.apply(ctx, changed); err != nil && ctx.Err() == nil {
+			e.log.Warn("changes of Services could not be put in the kernel; comparing all rules", "services", len(changed), "first", changed[0], "error", err)
+			full = true
+		}
 	}
-	took := time.Since(start)
-	if full || len(changed) > 0 {
-		e.metrics.synced(full, took, err)
+	if full {
+		err = e.apply(ctx, nil)
 	}
 	if err != nil {
 		if ctx.Err() == nil {
-			e.syncFailed(err, changed, host)
+			e.syncFailed(err, changed)
 		}
 		return
 	}
+	took := time.Since(start)
 
 	e.mu.Lock()
 	e.gate.succeeded()
@@ -202,18 +202,15 @@ func (e *Engine) sync(ctx context.Context) {
 	if r.failures > 0 {
 		e.log.Info("the rules are in the kernel again", "failures", r.failures, "took", took)
 	}
-	if full {
-		r.flows.note(&e.model, nil)
-		e.log.Info("the kernel's rules agree with all Services", "services", len(e.model.Ports), "took", took)
-	} else {
-		r.flows.note(&e.model, changed)
-	}
 	r.full, r.damaged, r.failures, r.triggers = false, false, 0, nil
 	r.after = time.Now().Add(e.MinInterval)
 	if full {
+		e.log.Info("the kernel's rules agree with all Services", "services", len(e.model.Ports), "took", took)
 		r.check = time.Now().Add(e.checkInterval())
-	}
-	if full || len(changed) > 0 {
+		r.flows.noteAll(&e.model)
+		e.tidy()
+	} else if len(changed) > 0 {
+		r.flows.note(&e.model, changed, sameFlows)
 		e.tidy()
 	}
 	e.mu.Lock()
@@ -221,7 +218,15 @@ func (e *Engine) sync(ctx context.Context) {
 	e.mu.Unlock()
 }
 
-func (e *Engine) syncFailed(err error, changed []string, host bool) {
+// apply has the backend put in the kernel what changed; nil for everything.
+func (e *Engine) apply(ctx context.Context, changed []string) error {
+	start := time.Now()
+	err := e.Backend.Sync(ctx, &e.model, changed)
+	e.metrics.synced(changed == nil, time.Since(start), err)
+	return err
+}
+
+func (e *Engine) syncFailed(err error, changed []string) {
 	r := &e.run
 	e.mu.Lock()
 	e.gate.failed(changed)
@@ -230,8 +235,8 @@ func (e *Engine) syncFailed(err error, changed []string, host bool) {
 	}
 	e.mu.Unlock()
 	r.full = true
-	e.log.Error("changes of Services could not be put in the kernel: the rules are as before; will try again", "again_in", r.failed(), "failures", r.failures,
-		"services", len(changed), "first", slices.Concat(changed, []string{""})[0], "host", host, "error", err)
+	e.log.Error("the rules could not be put in the kernel: connections are treated as before; will try again", "again_in", r.failed(), "failures", r.failures,
+		"changed", len(changed), "error", err)
 }
 
 // tidy does what has to follow the rules: it opens and closes the ports of health checks, and cleans the table of connections.
