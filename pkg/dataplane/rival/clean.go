@@ -52,26 +52,34 @@ func (t tool) clean(ctx context.Context, log *slog.Logger) error {
 	if c.ours {
 		theirs = func(chain string) bool { return chain == canary }
 	}
+	var errs []error
 	for _, table := range t.tables {
 		rules, err := run(ctx, "", t.program+"-save", "-t", table)
-		if err != nil {
-			return err
+		switch {
+		case err != nil:
+			errs = append(errs, err)
+			continue
+		case !strings.Contains(rules, "*"+table+"\n") && (c.services || len(c.canaries) > 0):
+			// iptables-nft-save then ends with status 0 all the same.
+			errs = append(errs, fmt.Errorf("%s cannot read table %s, because another program wrote rules into it with nft: remove kube-proxy's chains there (KUBE-*, but not KUBE-FIREWALL and KUBE-KUBELET-CANARY) with nft, or restart the node", t.program, table))
+			continue
 		}
 		script, gone, kept := removal(rules, theirs)
 		if len(kept) > 0 {
-			log.Warn("some of kube-proxy's chains stay, because rules of others jump to them; they go with the next cleanup after those rules",
+			log.Warn("some of kube-proxy's chains stay, because rules of others jump to them; once those rules are gone, clean up again",
 				"program", t.program, "table", table, "chains", kept)
 		}
 		if gone == 0 {
 			continue
 		}
-		// The lock of the legacy variant is waited for; -nft accepts the option too.
+		// The legacy variant has a lock to wait for.
 		if _, err := run(ctx, script, t.program+"-restore", "--noflush", "-w", "5"); err != nil {
-			return fmt.Errorf("removing kube-proxy's chains: %w", err)
+			errs = append(errs, fmt.Errorf("removing kube-proxy's chains from table %s: %w", table, err))
+			continue
 		}
 		log.Info("removed kube-proxy's chains", "program", t.program, "table", table, "chains", gone)
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // isProxyChain is true of the chains that only kube-proxy makes. Not among them is what kubelet makes and looks after:

@@ -271,6 +271,21 @@ func TestClean(t *testing.T) {
 	}
 }
 
+func TestCleanNamesWhatItCannotRead(t *testing.T) {
+	if !alone(t) {
+		return
+	}
+	restore(t, "iptables-nft", proxyRules)
+	sh(t, "nft add chain ip nat others; nft add rule ip nat others numgen random mod 2 vmap '{ 0 : accept }'")
+	err := clean(t.Context(), slog.New(slog.DiscardHandler))
+	if err == nil || !strings.Contains(err.Error(), "iptables-nft cannot read table nat") {
+		t.Errorf("error %v, want one that names the program and the table", err)
+	}
+	if got := sh(t, "iptables-nft-save -t filter; iptables-nft-save -t mangle"); strings.Contains(got, canary) {
+		t.Errorf("tables that can be read were left alone:\n%s", got)
+	}
+}
+
 func TestCleanRefusesBesideAProxy(t *testing.T) {
 	if !alone(t) {
 		return
