@@ -263,6 +263,8 @@ func TestUDPFlowsFollowTheRules(t *testing.T) {
 		expect("the Service is deleted", true)
 		n.set(service("udp", "10.96.0.1"))
 		expect("and comes back", false)
+		n.endpoints("web", "10.1.0.8")
+		n.settle() // what follows comes together, once the interval is over
 		n.DeleteService("default/udp")
 		n.set(service("udp2", "10.96.0.1"))
 		n.endpoints("udp2", "10.1.0.1")
