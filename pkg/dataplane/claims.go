@@ -25,10 +25,11 @@ const (
 	NodePortInUse Reason = "NodePortInUse" // an older Service has the node port
 )
 
-// Conflict is a frontend that a Service asks for and doesn't get.
+// Conflict is a place that a Service asks for and doesn't get.
 type Conflict struct {
-	Service  string // namespace/name
-	Frontend Frontend
+	Service  string     // namespace/name
+	Addr     netip.Addr // the zero Addr for a node port
+	Port     uint16
 	Protocol Protocol
 	Holder   string // the Service that has it, namespace/name
 	Reason   Reason
@@ -36,12 +37,11 @@ type Conflict struct {
 
 // String says what to do about it.
 func (c Conflict) String() string {
-	where := netip.AddrPortFrom(c.Frontend.Addr, c.Frontend.Port).String()
+	where, mend := netip.AddrPortFrom(c.Addr, c.Port).String(), "give one of them another address or port"
 	if c.Reason == NodePortInUse {
-		where = fmt.Sprintf("node port %d", c.Frontend.Port)
+		where, mend = fmt.Sprintf("node port %d", c.Port), "change spec.ports[].nodePort of one of them"
 	}
-	return fmt.Sprintf("%s %s of Service %s is already that of the older Service %s and stays with it; give one of them another address or port",
-		c.Protocol, where, c.Service, c.Holder)
+	return fmt.Sprintf("%s %s of Service %s belongs to the older Service %s: %s", c.Protocol, where, c.Service, c.Holder, mend)
 }
 
 // claimable returns the frontends that a port asks for, sorted by kind, address and port, none twice: of two kinds with the same address the
@@ -156,31 +156,20 @@ func byAge(a, b *service) int {
 	return cmp.Or(a.created.Compare(b.created), strings.Compare(a.key, b.key))
 }
 
-// Conflicts returns what Services ask for and don't get, as of the last Update, sorted by Service and frontend.
+// Conflicts returns what Services ask for and don't get, as of the last Update, sorted by Service and place.
 func (t *Tracker) Conflicts() (out []Conflict) {
-	for c, all := range t.contested {
+	for place, all := range t.contested {
+		reason := AddressInUse
+		if !place.addr.IsValid() {
+			reason = NodePortInUse
+		}
 		for _, s := range all[1:] {
-			out = append(out, s.conflict(t, c, all[0]))
+			out = append(out, Conflict{s.key, place.addr, place.port, place.protocol, all[0].key, reason})
 		}
 	}
 	slices.SortFunc(out, func(a, b Conflict) int {
-		return cmp.Or(strings.Compare(a.Service, b.Service), cmp.Compare(a.Frontend.Kind, b.Frontend.Kind),
-			a.Frontend.Addr.Compare(b.Frontend.Addr), cmp.Compare(a.Frontend.Port, b.Frontend.Port), cmp.Compare(a.Protocol, b.Protocol))
+		return cmp.Or(strings.Compare(a.Service, b.Service), a.Addr.Compare(b.Addr), cmp.Compare(a.Port, b.Port),
+			cmp.Compare(a.Protocol, b.Protocol), strings.Compare(a.Holder, b.Holder))
 	})
-	return out
-}
-
-func (s *service) conflict(t *Tracker, c claim, holder *service) Conflict {
-	conflict := Conflict{Service: s.key, Protocol: c.protocol, Holder: holder.key, Reason: AddressInUse}
-	for _, port := range s.spec.Ports {
-		for _, f := range t.claimable(s.spec, c.family, port) {
-			if port.Protocol == c.protocol && f.Addr == c.addr && f.Port == c.port {
-				conflict.Frontend = f
-			}
-		}
-	}
-	if conflict.Frontend.Kind == NodePort {
-		conflict.Reason = NodePortInUse
-	}
-	return conflict
+	return slices.Compact(out) // a node port of both families is one
 }

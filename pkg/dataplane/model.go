@@ -128,7 +128,8 @@ type HealthCheck struct {
 // Host is what holds for all Services on this node.
 type Host struct {
 	// PodCIDRs and PodInterfaces tell which traffic comes from pods of this node: by source, or by a prefix of the interface's name. With
-	// neither, cluster traffic is never masqueraded and pods get no special treatment at external addresses.
+	// neither, cluster traffic is never masqueraded and pods get no special treatment at external addresses. The PodCIDRs are masked,
+	// sorted, and none contains another.
 	PodCIDRs      []netip.Prefix
 	PodInterfaces string
 	// MasqueradeAll masquerades cluster traffic of pods too.

@@ -50,12 +50,7 @@ func (t *Tracker) host() Host {
 	if len(h.PodCIDRs) == 0 && h.PodInterfaces == "" {
 		h.PodCIDRs = t.node.PodCIDRs
 	}
-	h.PodCIDRs = slices.Clone(h.PodCIDRs)
-	for i, p := range h.PodCIDRs {
-		h.PodCIDRs[i] = p.Masked()
-	}
-	slices.SortFunc(h.PodCIDRs, netip.Prefix.Compare)
-	h.PodCIDRs = slices.Compact(h.PodCIDRs)
+	h.PodCIDRs = disjoint(slices.Clone(h.PodCIDRs))
 	if t.cfg.Mode != Full {
 		return h
 	}

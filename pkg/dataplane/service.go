@@ -132,15 +132,22 @@ func affinity(svc *corev1.Service) time.Duration {
 }
 
 // sourceRanges returns the ranges that parse, of both families. The API server lets padded ones pass.
-func sourceRanges(texts []string) []netip.Prefix {
-	var all []netip.Prefix
+func sourceRanges(texts []string) (out []netip.Prefix) {
 	for _, text := range texts {
 		if p, ok := parsePrefix(text); ok {
-			all = append(all, p)
+			out = append(out, p)
 		}
 	}
+	return disjoint(out)
+}
+
+// disjoint masks and sorts the ranges, in place, and leaves out those that another one contains.
+func disjoint(all []netip.Prefix) []netip.Prefix {
+	for i, p := range all {
+		all[i] = p.Masked()
+	}
 	slices.SortFunc(all, netip.Prefix.Compare)
-	// A range comes after one that contains it: the first address is the same or later, and the same with fewer bits comes first.
+	// By address, then length, a range comes after the one that contains it, with nothing between them but others of its kind.
 	out := all[:0]
 	for _, p := range all {
 		if n := len(out); n == 0 || !out[n-1].Overlaps(p) {
@@ -199,7 +206,7 @@ func parsePrefix(text string) (netip.Prefix, bool) {
 	if addr.Is4In6() && bits >= 96 {
 		addr, bits = addr.Unmap(), bits-96
 	}
-	return netip.PrefixFrom(addr, bits).Masked(), true
+	return netip.PrefixFrom(addr, bits), true
 }
 
 func portNumber(n int32) (uint16, bool) {

@@ -189,7 +189,7 @@ func (t *Tracker) Triggers() []time.Time {
 }
 
 // update brings one Service of the Model up to date.
-func (t *Tracker) update(m *Model, s *service) (changed bool) {
+func (t *Tracker) update(m *Model, s *service) bool {
 	var ports []*Port
 	var check HealthCheck
 	if s.spec != nil {
@@ -197,12 +197,12 @@ func (t *Tracker) update(m *Model, s *service) (changed bool) {
 	}
 	old := m.Ports[s.key]
 	for i, p := range ports {
-		if j := slices.IndexFunc(old, func(q *Port) bool { return reflect.DeepEqual(p, q) }); j >= 0 {
+		j := slices.IndexFunc(old, func(q *Port) bool { return q.Family == p.Family && q.Name == p.Name })
+		if j >= 0 && reflect.DeepEqual(p, old[j]) {
 			ports[i] = old[j]
 		}
 	}
-	changed = !slices.Equal(old, ports) || m.HealthChecks[s.key] != check
-	if !changed {
+	if slices.Equal(old, ports) && m.HealthChecks[s.key] == check {
 		return false
 	}
 	set(m.Ports, s.key, ports, len(ports) > 0)
@@ -225,6 +225,9 @@ func (t *Tracker) ports(s *service) (ports []*Port, check HealthCheck) {
 		check.Port = s.spec.HealthCheckPort
 	}
 	for _, family := range families {
+		if _, ok := s.spec.clusterIP(family); !ok {
+			continue
+		}
 		ready := map[netip.Addr]bool{}
 		for _, port := range s.spec.Ports {
 			all := s.places(family, port)
