@@ -179,11 +179,16 @@ func TestCarriesFollowsEachAddress(t *testing.T) {
 
 		// A second Service at the address that the kernel does not take yet makes the address wait; a second address does not.
 		n.kernel.breakDown(errors.New("no"))
-		n.set(service("shares", "10.96.0.2", "198.51.100.1"))
+		shares := func(address string) *corev1.Service {
+			svc := service("shares", "10.96.0.2", address)
+			svc.Spec.Ports[0].Port = 443 // at another port, or it would be in the first one's way
+			return svc
+		}
+		n.set(shares("198.51.100.1"))
 		if n.Carries(addr("198.51.100.1")) {
 			t.Error("carried before the rules of both Services were there")
 		}
-		n.set(service("shares", "10.96.0.2", "198.51.100.2"))
+		n.set(shares("198.51.100.2"))
 		n.expectCarries("198.51.100.1", true)
 		n.kernel.breakDown(nil)
 		time.Sleep(backoffMax)

@@ -29,6 +29,7 @@ type runState struct {
 
 	local     []netip.Addr
 	flows     *flows
+	unclean   bool // the flows could not be looked at, which was told
 	checks    *health.Checks
 	refused   map[string]bool // Services whose health check's port can't be opened, which was told
 	conflicts map[dataplane.Conflict]bool
@@ -261,10 +262,13 @@ func (e *Engine) tidy() {
 	n, err := e.kernel.clean(r.flows.pending, nodePortAt(e.model.Host, r.local))
 	e.metrics.cleaned(time.Since(start), n, err)
 	if err != nil {
-		e.log.Error("UDP flows may still go to endpoints that are gone; will try again. See them with: conntrack -L -p udp", "error", err)
-		r.tidy = time.Now().Add(tidyAgain)
+		if !r.unclean {
+			e.log.Error("UDP flows may still go to endpoints that are gone; will keep trying. See them with: conntrack -L -p udp", "error", err)
+		}
+		r.unclean, r.tidy = true, time.Now().Add(tidyAgain)
 		return
 	}
+	r.unclean = false
 	r.flows.cleaned()
 	if n > 0 {
 		e.log.Debug("forgot UDP flows to what no longer serves", "flows", n, "took", time.Since(start))
