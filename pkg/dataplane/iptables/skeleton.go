@@ -42,9 +42,8 @@ func (r *renderer) jumps() []jump {
 		if from != "INPUT" && r.full {
 			add(filter, from, fresh, "kubernetes service portals", "-SERVICES")
 		}
-		if from != "OUTPUT" {
-			add(filter, from, fresh, "kubernetes externally-visible service portals", "-EXTERNAL-SERVICES")
-		}
+		// In OUTPUT too, other than kube-proxy's: the node itself would wait in vain for an address without endpoints.
+		add(filter, from, fresh, "kubernetes externally-visible service portals", "-EXTERNAL-SERVICES")
 		if from != "FORWARD" && r.guarded() {
 			jumps = append(jumps, jump{place{filter, from}, "-j " + kubeletFirewall})
 		}
