@@ -51,7 +51,7 @@ func (t *Tracker) claimable(s *Service, family Family, port ServicePort) []Front
 	if !ok {
 		return nil
 	}
-	var out []Frontend
+	out := make([]Frontend, 0, 2+len(s.LoadBalancerIPs)+len(s.ExternalIPs))
 	add := func(kind Kind, addr netip.Addr) {
 		if familyOf(addr) == family && !slices.ContainsFunc(out, func(f Frontend) bool { return f.Addr == addr }) {
 			out = append(out, Frontend{kind, addr, port.Port})

@@ -49,10 +49,7 @@ func (e *SliceEndpoint) standing() (n int) {
 	return n
 }
 
-// leaving tells whether the endpoint, which gets no traffic otherwise, may get some if there is no ready one (KEP-1669).
-func (e *SliceEndpoint) leaving() bool { return !e.Ready && e.Serving && e.Terminating }
-
-// usable returns the ready ones that pass the filter; if there are none, those that terminate and serve yet.
+// usable returns the ready ones that pass the filter; if there are none, those that terminate and serve yet (KEP-1669).
 func (t *Tracker) usable(all []place, filter func(place) bool) []Endpoint {
 	var ready, leaving []Endpoint
 	for _, p := range all {
@@ -60,7 +57,7 @@ func (t *Tracker) usable(all []place, filter func(place) bool) []Endpoint {
 		case !filter(p):
 		case p.Ready:
 			ready = append(ready, Endpoint{p.addr, t.isLocal(p)})
-		case p.leaving():
+		case p.Serving && p.Terminating:
 			leaving = append(leaving, Endpoint{p.addr, t.isLocal(p)})
 		}
 	}
@@ -73,28 +70,30 @@ func (t *Tracker) usable(all []place, filter func(place) bool) []Endpoint {
 // topology returns the filter that the hints ask for. They hold only if every ready endpoint has some and one of them means this node, else
 // the traffic would go nowhere, or to a few endpoints that happen to be updated first.
 func (t *Tracker) topology(all []place) func(place) bool {
-	anyReady, forNode, forZone, allNodes, allZones := false, false, false, true, true
+	forNode, forZone, allNodes, allZones := false, false, true, true
 	for _, p := range all {
 		if !p.Ready {
 			continue
 		}
-		anyReady = true
 		allNodes = allNodes && len(p.Nodes) > 0
 		allZones = allZones && len(p.Zones) > 0
-		forNode = forNode || t.hinted(t.name, p.Nodes)
-		forZone = forZone || t.hinted(t.zone, p.Zones)
+		forNode = forNode || slices.Contains(p.Nodes, t.name)
+		forZone = forZone || slices.Contains(p.Zones, t.zone)
 	}
 	switch {
-	case anyReady && allNodes && forNode:
-		return func(p place) bool { return t.hinted(t.name, p.Nodes) }
-	case anyReady && allZones && forZone:
-		return func(p place) bool { return t.hinted(t.zone, p.Zones) }
+	case allNodes && forNode:
+		return func(p place) bool { return slices.Contains(p.Nodes, t.name) }
+	case allZones && forZone:
+		return func(p place) bool { return slices.Contains(p.Zones, t.zone) }
 	}
 	return anywhere
 }
 
-func (t *Tracker) hinted(here unique.Handle[string], hints []unique.Handle[string]) bool {
-	return here != nowhere && slices.Contains(hints, here)
+// zoned tells whether an endpoint has a hint for a zone.
+func (s *service) zoned() bool {
+	return slices.ContainsFunc(s.slices, func(n namedSlice) bool {
+		return slices.ContainsFunc(n.Endpoints, func(e SliceEndpoint) bool { return len(e.Zones) > 0 })
+	})
 }
 
 // nowhere is the name of an unknown node or zone.

@@ -110,14 +110,20 @@ func TestOrderOfEventsMakesNoDifference(t *testing.T) {
 				tracker.Update(m)
 				verify(t, m)
 			},
+			"node": func(t *rapid.T) {
+				tracker.SetNode(Node{Zone: rapid.SampledFrom([]string{"", "a", "b"}).Draw(t, "zone"), Addrs: parsed(rapid.SampledFrom([]string{"10.0.0.1", "172.16.0.1"}).Draw(t, "address"))})
+			},
 			"served": func(t *rapid.T) {
 				ours := rapid.Bool().Draw(t, "ours")
 				tracker.SetServed(func(netip.Addr) bool { return ours })
 			},
 		})
+		here := Node{Zone: "a", Addrs: parsed("10.0.0.1")}
 		tracker.SetServed(served)
+		tracker.SetNode(here)
 		tracker.Update(m)
 		fresh.SetServed(served)
+		fresh.SetNode(here)
 		for name, slice := range slcs {
 			setSlice(fresh, name, slice)
 		}

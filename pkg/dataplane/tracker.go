@@ -128,13 +128,15 @@ func (t *Tracker) DeleteSlice(key string) {
 	t.touch(s)
 }
 
-// SetNode tells about this node.
+// SetNode tells about this node. The zone matters to Services with hints only, the addresses to those with source ranges.
 func (t *Tracker) SetNode(node Node) {
-	if t.node.Zone != node.Zone || !slices.Equal(t.node.Addrs, node.Addrs) {
-		t.touchAll()
+	moved, readdressed := t.node.Zone != node.Zone, !slices.Equal(t.node.Addrs, node.Addrs)
+	t.node, t.zone = node, unique.Make(node.Zone)
+	for _, s := range t.services {
+		if moved && s.zoned() || readdressed && s.spec != nil && len(s.spec.SourceRanges) > 0 {
+			t.touch(s)
+		}
 	}
-	t.node = node
-	t.zone = unique.Make(node.Zone)
 }
 
 // SetLocalAddrs tells the addresses of the node's interfaces.
@@ -151,7 +153,11 @@ func (t *Tracker) SetLocalAddrs(addrs []netip.Addr) {
 // the function would answer differently.
 func (t *Tracker) SetServed(served func(netip.Addr) bool) {
 	t.served = served
-	t.touchAll()
+	for _, s := range t.services {
+		if s.spec != nil && len(s.spec.LoadBalancerIPs) > 0 {
+			t.touch(s)
+		}
+	}
 }
 
 // Update brings m up to date, which is the Model that the last call left, or an empty one at the first. It returns the Services whose ports
@@ -298,11 +304,5 @@ func (s *service) find(key string) (int, bool) {
 func (t *Tracker) touch(s *service) {
 	if _, ok := t.dirty[s]; !ok {
 		t.dirty[s] = nil
-	}
-}
-
-func (t *Tracker) touchAll() {
-	for _, s := range t.services {
-		t.touch(s)
 	}
 }

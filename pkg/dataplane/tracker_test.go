@@ -162,10 +162,11 @@ func TestHealthChecks(t *testing.T) {
 		want    map[string]HealthCheck
 	}{
 		"two ports, both families, one ready pod here": {Full, two, []*discoveryv1.EndpointSlice{slice, v6}, map[string]HealthCheck{"default/web": {32000, 1}}},
-		"none here":                          {Full, two, nil, map[string]HealthCheck{"default/web": {32000, 0}}},
-		"policy Cluster":                     {Full, newService(), []*discoveryv1.EndpointSlice{slice}, map[string]HealthCheck{}},
-		"not a load balancer":                {Full, newService(externalLocal, typed(corev1.ServiceTypeNodePort)), []*discoveryv1.EndpointSlice{slice}, map[string]HealthCheck{}},
-		"the cluster's proxy has node ports": {LoadBalancer, newService(externalLocal), []*discoveryv1.EndpointSlice{slice}, map[string]HealthCheck{}},
+		"a family that the Service doesn't have":       {Full, newService(externalLocal), []*discoveryv1.EndpointSlice{v6}, map[string]HealthCheck{"default/web": {32000, 0}}},
+		"none here":                                    {Full, two, nil, map[string]HealthCheck{"default/web": {32000, 0}}},
+		"policy Cluster":                               {Full, newService(), []*discoveryv1.EndpointSlice{slice}, map[string]HealthCheck{}},
+		"not a load balancer":                          {Full, newService(externalLocal, typed(corev1.ServiceTypeNodePort)), []*discoveryv1.EndpointSlice{slice}, map[string]HealthCheck{}},
+		"the cluster's proxy has node ports":           {LoadBalancer, newService(externalLocal), []*discoveryv1.EndpointSlice{slice}, map[string]HealthCheck{}},
 	} {
 		t.Run(what, func(t *testing.T) {
 			tracker := NewTracker(Config{Mode: c.mode, Node: "n1"})
