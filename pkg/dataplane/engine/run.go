@@ -157,7 +157,8 @@ func (e *Engine) remove(ctx context.Context) {
 	r.checks.Sync(nil, nil)
 	r.full = true
 	if err := e.Backend.Remove(ctx); err != nil {
-		e.log.Error("another proxy carries the Services, and the rules could not be taken out of its way; will try again", "again_in", r.failed(), "error", err)
+		wait := r.failed()
+		e.log.Error("another proxy carries the Services, and the rules could not be taken out of its way; will try again", "again_in", wait, "error", err)
 		return
 	}
 	r.removed, r.failures, r.after, r.tidy = true, 0, time.Time{}, time.Time{}
@@ -236,8 +237,9 @@ func (e *Engine) syncFailed(err error, changed []string) {
 	}
 	e.mu.Unlock()
 	r.full = true
-	e.log.Error("the rules could not be put in the kernel: connections are treated as before; will try again", "again_in", r.failed(), "failures", r.failures,
-		"changed", len(changed), "error", err)
+	wait := r.failed()
+	e.log.Error("the rules could not be put in the kernel: connections are treated as before; will try again", "again_in", wait,
+		"failures", r.failures, "changed", len(changed), "error", err)
 }
 
 // tidy does what has to follow the rules: it opens and closes the ports of health checks, and cleans the table of connections.
