@@ -1,11 +1,10 @@
 package dataplane
 
 import (
+	"net/netip"
 	"testing"
 	"time"
 	"unique"
-
-	"net/netip"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
