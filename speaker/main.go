@@ -1,4 +1,5 @@
-// Command speaker announces the addresses of Services to the local network. It runs on every node.
+// Command speaker announces the addresses of Services to the local network, and carries their traffic to pods. It runs on every node.
+// "speaker cleanup" removes the rules that it leaves in the kernel.
 package main
 
 import (
@@ -26,13 +27,19 @@ func main() {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(50)
 	}
-	if err := run(); err != nil {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	do := run
+	if len(os.Args) > 1 && os.Args[1] == "cleanup" {
+		do = func(ctx context.Context) error { return cleanup(ctx, os.Args[2:]) }
+	}
+	if err := do(ctx); err != nil {
 		slog.Error(err.Error())
 		os.Exit(1)
 	}
 }
 
-func run() error {
+func run(ctx context.Context) error {
 	var o speaker.Options
 	var nodeIP, exclude, kubeconfig string
 	var level slog.Level
@@ -54,6 +61,7 @@ func run() error {
 	port(&o.MemberlistPort, "memberlist-port", 7946, "the UDP and TCP port on which the speakers talk to each other, the same on all nodes")
 	port(&o.HealthPort, "health-port", 7473, "the port of /healthz and /readyz")
 	port(&o.MetricsPort, "metrics-port", 7472, "the port of /metrics")
+	dataplaneFlags(&o.Dataplane)
 	flag.StringVar(&o.LoadBalancerClass, "load-balancer-class", v1beta1.DefaultLoadBalancerClass,
 		"the spec.loadBalancerClass that is announced, beside Services without a class; empty for these only")
 	flag.StringVar(&exclude, "exclude-interfaces", "", "regular expressions, separated by commas: interfaces that are never used; empty for a default list")
@@ -90,7 +98,5 @@ func run() error {
 	if err != nil {
 		return fmt.Errorf("find the API server: %w: run in a pod, or set --kubeconfig", err)
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
 	return speaker.Run(ctx, cfg, o)
 }

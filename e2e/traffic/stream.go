@@ -35,6 +35,12 @@ type try struct {
 
 // Start opens a TCP connection to address from h every interval until Stop.
 func Start(h host.Host, address string, interval time.Duration) *Stream {
+	return StartPatient(h, address, interval, patience)
+}
+
+// StartPatient is Start with another time for each connection to be served in. With more than a second it tells connections that
+// are refused or reset from those that a busy machine was slow to serve, but not from those of a short gap.
+func StartPatient(h host.Host, address string, interval, patience time.Duration) *Stream {
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &Stream{stop: cancel, finished: make(chan struct{}), faults: map[string]int{}}
 	go func() {
@@ -169,9 +175,14 @@ func Ask(ctx context.Context, h host.Host, network, address string, patience tim
 	if err != nil {
 		return Answer{}, err
 	}
+	return Parse(line)
+}
+
+// Parse reads the echo server's answer.
+func Parse(line string) (Answer, error) {
 	f := strings.Fields(line)
 	if len(f) != 3 {
-		return Answer{}, fmt.Errorf("%s answered %q, not as the echo server does", address, line)
+		return Answer{}, fmt.Errorf("%q is not what the echo server answers", line)
 	}
 	return Answer{Pod: f[0], Node: f[1], Client: f[2]}, nil
 }

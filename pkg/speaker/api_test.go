@@ -165,7 +165,7 @@ func TestFeedsFollowTheAPI(t *testing.T) {
 	}
 
 	v := newInventory(func() {})
-	feeds := startFeeds(t.Context(), a, Options{Node: "node-a", Namespace: "steelyard", Log: quiet()}, v)
+	feeds := startFeeds(t.Context(), a, Options{Node: "node-a", Namespace: "steelyard", Log: quiet()}, v, nil)
 	select {
 	case <-feeds.synced:
 	case <-time.After(10 * time.Second):

@@ -27,7 +27,7 @@ func (s *Speaker) mergeInbox(now time.Time) {
 			// A claim that lost to ours. An older one than that which ours was made against is but late news.
 			ours := s.replica.get(c.Addr)
 			if ours.Owner == s.config.Node && c.Owner != "" && c.Owner != ours.Owner && c.Epoch+1 >= ours.Epoch {
-				s.rivals[c.Addr] = rival{name: c.Owner, until: now.Add(rivalry)}
+				s.rivals[c.Addr] = rivalClaim{name: c.Owner, until: now.Add(rivalry)}
 			}
 		}
 	}

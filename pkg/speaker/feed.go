@@ -21,6 +21,8 @@ import (
 
 	"github.com/steelyard-lb/steelyard/pkg/api/v1beta1"
 	"github.com/steelyard-lb/steelyard/pkg/config"
+	"github.com/steelyard-lb/steelyard/pkg/dataplane"
+	"github.com/steelyard-lb/steelyard/pkg/dataplane/engine"
 )
 
 // feed hands the objects of one kind to those who want them, and keeps nothing of them but their keys: the inventory has what matters in
@@ -132,19 +134,56 @@ type feeds struct {
 }
 
 // startFeeds fills the inventory from the API, and goes on until ctx is done.
-func startFeeds(ctx context.Context, a *api, o Options, v *inventory) *feeds {
-	c := &configuration{apply: v.SetConfig, pools: map[string]v1beta1.IPAddressPool{}, ads: map[string]v1beta1.L2Advertisement{}}
+func startFeeds(ctx context.Context, a *api, o Options, v *inventory, e *engine.Engine) *feeds {
+	apply := v.SetConfig
+	setService, removeService := func(string, *corev1.Service) {}, func(string) {}
+	setSlice, removeSlice := func(string, *discoveryv1.EndpointSlice) {}, func(string) {}
+	setNode, removeNode := func(*corev1.Node) {}, func() {}
+	proxied := loadBalancers
+	if e != nil {
+		apply = func(c *config.Config) {
+			e.SetServed(func(a netip.Addr) bool { return c.PoolOf(a) != nil })
+			v.SetConfig(c)
+		}
+		setService, removeService, setSlice, removeSlice = e.SetService, e.DeleteService, e.SetSlice, e.DeleteSlice
+		setNode, removeNode = e.SetNode, e.DeleteNode
+		if o.Dataplane.Mode == dataplane.Full {
+			proxied = fields.OneTermNotEqualSelector("spec.clusterIP", corev1.ClusterIPNone)
+		}
+	}
+	c := &configuration{apply: apply, pools: map[string]v1beta1.IPAddressPool{}, ads: map[string]v1beta1.L2Advertisement{}}
 	p := &peers{node: o.Node, byPod: map[string]netip.Addr{}}
 
+	// The dataplane hears of everything first, so that its gate is closed when the speaker looks.
 	services := newFeed(func(key string, svc *corev1.Service) {
+		setService(key, svc)
 		if s, ours := serviceOf(key, svc, o.LoadBalancerClass); ours {
 			v.SetService(s)
 		} else {
 			v.DeleteService(key)
 		}
-	}, v.DeleteService)
-	endpoints := newFeed(func(key string, s *discoveryv1.EndpointSlice) { v.SetEndpoints(key, endpointsOf(s)) }, v.DeleteEndpoints)
-	nodes := newFeed(func(_ string, n *corev1.Node) { v.SetNode(nodeOf(n, o.IgnoreExcludeLB)) }, v.DeleteNode)
+	}, func(key string) {
+		removeService(key)
+		v.DeleteService(key)
+	})
+	endpoints := newFeed(func(key string, s *discoveryv1.EndpointSlice) {
+		setSlice(key, s)
+		v.SetEndpoints(key, endpointsOf(s))
+	}, func(key string) {
+		removeSlice(key)
+		v.DeleteEndpoints(key)
+	})
+	nodes := newFeed(func(key string, n *corev1.Node) {
+		if key == o.Node {
+			setNode(n)
+		}
+		v.SetNode(nodeOf(n, o.IgnoreExcludeLB))
+	}, func(key string) {
+		if key == o.Node {
+			removeNode()
+		}
+		v.DeleteNode(key)
+	})
 	pools := newFeed(c.setPool, c.removePool)
 	ads := newFeed(c.setAd, c.removeAd)
 	pods := newFeed(p.set, p.remove)
@@ -153,7 +192,7 @@ func startFeeds(ctx context.Context, a *api, o Options, v *inventory) *feeds {
 	follow(ctx, a.steelyard, "ipaddresspools", &v1beta1.IPAddressPool{}, selection{}, pools, o.Log)
 	follow(ctx, a.steelyard, "l2advertisements", &v1beta1.L2Advertisement{}, selection{}, ads, o.Log)
 	follow(ctx, a.core, "nodes", &corev1.Node{}, selection{}, nodes, o.Log)
-	follow(ctx, a.core, "services", &corev1.Service{}, selection{fields: loadBalancers}, services, o.Log)
+	follow(ctx, a.core, "services", &corev1.Service{}, selection{fields: proxied}, services, o.Log)
 	follow(ctx, a.discovery, "endpointslices", &discoveryv1.EndpointSlice{}, selection{labels: endpointsOfServices}, endpoints, o.Log)
 
 	f := &feeds{peers: p, synced: make(chan struct{}), listed: map[string]<-chan struct{}{

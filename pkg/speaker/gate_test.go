@@ -5,6 +5,9 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	dataplanehealth "github.com/steelyard-lb/steelyard/pkg/dataplane/health"
+	"github.com/steelyard-lb/steelyard/pkg/dataplane/rival"
 )
 
 // fakeGate is a dataplane that carries everything, or nothing.
@@ -19,6 +22,12 @@ func (g *fakeGate) Changed() <-chan struct{} { return g.changed }
 func (g *fakeGate) close(closed bool) {
 	g.closed.Store(closed)
 	g.changed <- struct{}{}
+}
+
+func TestSpeakersDontTakeEachOtherForRivals(t *testing.T) {
+	if rival.Signature != dataplanehealth.Signature {
+		t.Errorf("the health server signs with %q, and %q is looked for", dataplanehealth.Signature, rival.Signature)
+	}
 }
 
 func TestOnlyNodesThatCarryAnnounce(t *testing.T) {

@@ -29,7 +29,7 @@ type reporter struct {
 	log  *slog.Logger
 
 	mu      sync.Mutex
-	pending map[string]report // by Service
+	pending map[string]report // by the Service's namespace/name, or the node's name
 	wake    chan struct{}
 }
 
@@ -63,6 +63,11 @@ func (r *reporter) Withdraw(service string) { r.put(service, report{patch: true}
 // Warn implements Reporter.
 func (r *reporter) Warn(service string, reason announce.Reason, message string) {
 	r.put(service, report{event: &event{reason, message}})
+}
+
+// WarnNode makes an Event about this node.
+func (r *reporter) WarnNode(reason announce.Reason, message string) {
+	r.put(r.node, report{event: &event{reason, message}})
 }
 
 // put has the news written; they take the place of what waits to be written about the same thing.
@@ -125,7 +130,11 @@ func (r *reporter) putBack(service string, news report) {
 func (r *reporter) write(ctx context.Context, service string, news report) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	namespace, name, _ := strings.Cut(service, "/")
+	kind := "Service"
+	namespace, name, namespaced := strings.Cut(service, "/")
+	if !namespaced {
+		kind, namespace, name = "Node", metav1.NamespaceDefault, service // as the kubelet does
+	}
 	if news.patch {
 		err := r.api.core.Patch(types.StrategicMergePatchType).Namespace(namespace).Resource("services").Name(name).SubResource("status").
 			Body(conditionPatch(news.condition)).Do(ctx).Error()
@@ -139,7 +148,7 @@ func (r *reporter) write(ctx context.Context, service string, news report) error
 	if news.event == nil {
 		return nil
 	}
-	err := r.api.core.Post().Namespace(namespace).Resource("events").Body(r.event(namespace, name, *news.event, metav1.Now())).Do(ctx).Error()
+	err := r.api.core.Post().Namespace(namespace).Resource("events").Body(r.event(kind, namespace, name, *news.event, metav1.Now())).Do(ctx).Error()
 	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsAlreadyExists(err) {
 		return fmt.Errorf("create Event: %w", err)
 	}
@@ -159,10 +168,14 @@ func conditionPatch(c *metav1.Condition) []byte {
 	return patch
 }
 
-func (r *reporter) event(namespace, name string, e event, now metav1.Time) *corev1.Event {
+func (r *reporter) event(kind, namespace, name string, e event, now metav1.Time) *corev1.Event {
+	about := corev1.ObjectReference{APIVersion: "v1", Kind: kind, Namespace: namespace, Name: name}
+	if kind == "Node" {
+		about.Namespace = ""
+	}
 	return &corev1.Event{
 		ObjectMeta:     metav1.ObjectMeta{Namespace: namespace, Name: fmt.Sprintf("%s.%x", name, now.UnixNano())},
-		InvolvedObject: corev1.ObjectReference{APIVersion: "v1", Kind: "Service", Namespace: namespace, Name: name},
+		InvolvedObject: about,
 		Type:           corev1.EventTypeWarning,
 		Reason:         string(e.reason),
 		Message:        e.message,

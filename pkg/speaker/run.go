@@ -20,6 +20,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/klog/v2"
 
+	"github.com/steelyard-lb/steelyard/pkg/dataplane/engine"
 	"github.com/steelyard-lb/steelyard/pkg/layer2"
 	"github.com/steelyard-lb/steelyard/pkg/membership"
 )
@@ -33,6 +34,7 @@ type Options struct {
 	MemberlistSecret  string
 	HealthPort        uint16
 	MetricsPort       uint16
+	Dataplane         DataplaneOptions
 	LoadBalancerClass string // announced beside Services without a class
 	ExcludeInterfaces []*regexp.Regexp
 	// GratuitousInterval is the time between announcements of addresses that do not move; 0 for none.
@@ -62,6 +64,10 @@ func Run(ctx context.Context, cfg *rest.Config, o Options) error {
 	}
 	reports := newReporter(a, o.Node, o.Log)
 	go reports.run(below)
+	carrier, err := newDataplane(ctx, cfg, o, reports, registry)
+	if err != nil {
+		return err
+	}
 
 	var s *Speaker
 	l2 := layer2.New(layer2.Config{
@@ -69,17 +75,46 @@ func Run(ctx context.Context, cfg *rest.Config, o Options) error {
 		Ours: func(mac net.HardwareAddr) bool { return s.Ours(mac) },
 	})
 	synced := make(chan struct{})
-	s = New(Config{Node: o.Node, Layer2: l2, Reporter: reports, Synced: synced, Log: o.Log, Registerer: registry})
+	config := Config{Node: o.Node, Layer2: l2, Reporter: reports, Synced: synced, Log: o.Log, Registerer: registry}
+	var gate *guard
+	if carrier != nil {
+		gate = newGuard(carrier, o.Log, reports.WarnNode)
+		config.Dataplane = gate
+	}
+	s = New(config)
 	go func() {
 		if err := l2.Run(below); err != nil {
 			fail(err)
 		}
 	}()
 
-	members, err := join(ctx, below, a, o, s, health, synced, registry)
+	feeds, err := connect(ctx, below, a, o, s, carrier, health, synced)
+	if err != nil {
+		return ended(ctx, err)
+	}
+	if carrier != nil {
+		go func() {
+			if err := carrier.Run(below); err != nil {
+				fail(err)
+			}
+		}()
+		go func() {
+			select {
+			case <-feeds.synced:
+				gate.run(below)
+			case <-below.Done():
+			}
+		}()
+	}
+	members, err := join(ctx, below, a, o, s, feeds, registry)
 	if err == nil {
 		err = s.Run(ctx, members)
 	}
+	return ended(ctx, err)
+}
+
+// ended returns what ended the speaker; nil if it was told to.
+func ended(ctx context.Context, err error) error {
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
 		return cause
 	}
@@ -89,12 +124,12 @@ func Run(ctx context.Context, cfg *rest.Config, o Options) error {
 	return err
 }
 
-// join has the speaker meet the API and the other speakers.
-func join(ctx, below context.Context, a *api, o Options, s *Speaker, h *health, synced chan<- struct{}, r prometheus.Registerer) (*membership.List, error) {
+// connect has the speaker and the dataplane, if there is one, follow the API.
+func connect(ctx, below context.Context, a *api, o Options, s *Speaker, carrier *engine.Engine, h *health, synced chan<- struct{}) (*feeds, error) {
 	if err := a.awaitNode(ctx, o); err != nil {
 		return nil, err
 	}
-	feeds := startFeeds(below, a, o, s.inventory)
+	feeds := startFeeds(below, a, o, s.inventory, carrier)
 	h.set(func() error { return notReady(s, feeds) })
 	go func() {
 		select {
@@ -103,6 +138,11 @@ func join(ctx, below context.Context, a *api, o Options, s *Speaker, h *health, 
 		case <-below.Done():
 		}
 	}()
+	return feeds, nil
+}
+
+// join has the speaker meet the other speakers.
+func join(ctx, below context.Context, a *api, o Options, s *Speaker, feeds *feeds, r prometheus.Registerer) (*membership.List, error) {
 	key, err := a.awaitKey(ctx, o)
 	if err != nil {
 		return nil, err

@@ -83,18 +83,18 @@ type Speaker struct {
 	aloneAt   time.Time            // when it settles that it is alone
 	held      map[netip.Addr]*hold
 	bursts    uint64
-	awaiting  map[netip.Addr]awaited   // groups whose elected speaker has yet to claim them, by their first address
-	rivals    map[netip.Addr]rival     // addresses that another speaker claims too
-	heard     map[netip.Addr]time.Time // addresses that were heard to belong to a speaker that is not live; when
-	lost      map[netip.Addr]time.Time // addresses that another speaker took lately
-	due       map[netip.Addr]time.Time // when to look at an address again
-	gated     map[netip.Addr]struct{}  // addresses that this node could announce once it has rules for them
-	expected  map[string]int           // addresses that another speaker is about to claim: the sums of awaiting
-	outbox    []announce.Claim         // to be broadcast
-	unsynced  bool                     // layer 2 has to be told
-	news      []news                   // to be logged
-	toProbe   []probeOrder             // to be started
-	faults    map[string][]netip.Addr  // what layer 2 complained about last
+	awaiting  map[netip.Addr]awaited    // groups whose elected speaker has yet to claim them, by their first address
+	rivals    map[netip.Addr]rivalClaim // addresses that another speaker claims too
+	heard     map[netip.Addr]time.Time  // addresses that were heard to belong to a speaker that is not live; when
+	lost      map[netip.Addr]time.Time  // addresses that another speaker took lately
+	due       map[netip.Addr]time.Time  // when to look at an address again
+	gated     map[netip.Addr]struct{}   // addresses that this node could announce once it has rules for them
+	expected  map[string]int            // addresses that another speaker is about to claim: the sums of awaiting
+	outbox    []announce.Claim          // to be broadcast
+	unsynced  bool                      // layer 2 has to be told
+	news      []news                    // to be logged
+	toProbe   []probeOrder              // to be started
+	faults    map[string][]netip.Addr   // what layer 2 complained about last
 	nextSweep time.Time
 }
 
@@ -120,7 +120,7 @@ type hold struct {
 
 func (h *hold) answers() bool { return !h.claim.Probing }
 
-type rival struct {
+type rivalClaim struct {
 	name  string
 	until time.Time
 }
@@ -133,7 +133,7 @@ func New(c Config) *Speaker {
 		woken:    make(chan struct{}, 1),
 		held:     map[netip.Addr]*hold{},
 		awaiting: map[netip.Addr]awaited{},
-		rivals:   map[netip.Addr]rival{},
+		rivals:   map[netip.Addr]rivalClaim{},
 		heard:    map[netip.Addr]time.Time{},
 		lost:     map[netip.Addr]time.Time{},
 		due:      map[netip.Addr]time.Time{},

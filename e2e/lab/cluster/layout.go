@@ -24,6 +24,8 @@ var (
 	WAN4 = netip.MustParsePrefix("198.51.100.0/24")
 	WAN6 = netip.MustParsePrefix("2001:db8:2::/64")
 
+	// Server is the API server's address.
+	Server = in(LAN4, controlNumber)
 	// DNS is the ClusterIP that pods are told to ask for names.
 	DNS = netip.MustParseAddr("10.96.0.10")
 
@@ -59,3 +61,21 @@ func nodeNumber(i int) int { return firstNode + i - 1 }
 
 func podCIDR4(i int) string { return fmt.Sprintf("10.244.%d.0/24", i) }
 func podCIDR6(i int) string { return fmt.Sprintf("fd00:10:244:%d::/64", i) }
+
+// Address returns a machine's address on the LAN; that of the remote host is on its own network.
+func (l *Lab) Address(machine string, v6 bool) netip.Addr {
+	number := map[string]int{Control: controlNumber, Router: routerNumber, Client: clientNumber}[machine]
+	for i := 1; i <= l.Nodes; i++ {
+		if machine == NodeName(i) {
+			number = nodeNumber(i)
+		}
+	}
+	a, b := lan(number)
+	if machine == Remote {
+		a, b = in(WAN4, remoteNumber), in(WAN6, remoteNumber)
+	}
+	if v6 {
+		return b
+	}
+	return a
+}

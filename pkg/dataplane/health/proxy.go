@@ -20,6 +20,9 @@ type Status struct {
 	Updated time.Time
 }
 
+// Signature is the Server header of the answers, by which another speaker on the node tells them from another proxy's.
+const Signature = "steelyard"
+
 type family struct {
 	LastUpdated time.Time `json:"lastUpdated"`
 	Healthy     bool      `json:"healthy"`
@@ -57,7 +60,10 @@ func Handler(status func() Status, mode string, count func(path string, code int
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		io.WriteString(w, mode)
 	})
-	return mux
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Server", Signature)
+		mux.ServeHTTP(w, r)
+	})
 }
 
 // Serve serves h until ctx ends. While the address can't be had it is tried again: it may be another proxy's, which is about to leave.

@@ -1,7 +1,8 @@
 // Echo answers on TCP and UDP with one line, "POD NODE CLIENT", and over HTTP with the same: who served, where, and
 // whose address it saw. A TCP connection stays open and gets a line for each line that it sends.
 //
-// `echo resolve NAME` prints the addresses that the pod's own resolver knows for a name, one per line, sorted.
+// `echo resolve NAME` prints the addresses that the pod's own resolver knows for a name, one per line, sorted, and
+// `echo ask NETWORK ADDRESS` the answer of an echo server.
 package main
 
 import (
@@ -25,8 +26,12 @@ func main() {
 	web := flag.String("http", ":8080", "address for HTTP")
 	linger := flag.Duration("linger", 0, "how long to serve on after SIGTERM, as a program does that lets its clients finish")
 	flag.Parse()
-	if flag.Arg(0) == "resolve" {
+	switch flag.Arg(0) {
+	case "resolve":
 		resolve(flag.Arg(1))
+		return
+	case "ask":
+		ask(flag.Arg(1), flag.Arg(2))
 		return
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
@@ -51,6 +56,24 @@ func resolve(name string) {
 	for _, a := range addrs {
 		fmt.Println(a)
 	}
+}
+
+func ask(network, address string) {
+	conn, err := net.DialTimeout(network, address, time.Second)
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := conn.SetDeadline(time.Now().Add(time.Second)); err != nil {
+		log.Fatal(err)
+	}
+	if _, err := conn.Write([]byte("who\n")); err != nil {
+		log.Fatal(err)
+	}
+	line, err := bufio.NewReader(conn).ReadString('\n')
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Print(line)
 }
 
 func answer(client string) string {

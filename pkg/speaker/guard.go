@@ -1,0 +1,129 @@
+package speaker
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/steelyard-lb/steelyard/pkg/announce"
+	"github.com/steelyard-lb/steelyard/pkg/dataplane"
+	"github.com/steelyard-lb/steelyard/pkg/dataplane/engine"
+	"github.com/steelyard-lb/steelyard/pkg/dataplane/rival"
+)
+
+// OtherProxy is the reason of the Event that says that another service proxy runs on the node, in mode full.
+const OtherProxy announce.Reason = "OtherProxy"
+
+// guard sees to it that no packet meets two service proxies in mode full: it starts the engine once no other proxy is alive on the node, and
+// pauses it while one is. It implements Dataplane: what another proxy's rules carry may be announced too.
+type guard struct {
+	engine  *engine.Engine
+	log     *slog.Logger
+	warn    func(announce.Reason, string) // makes an Event about the node
+	changed chan struct{}
+	yielded atomic.Bool // the node's traffic is left to another proxy, or to the rules that it left
+}
+
+func newGuard(e *engine.Engine, log *slog.Logger, warn func(announce.Reason, string)) *guard {
+	return &guard{engine: e, log: log, warn: warn, changed: make(chan struct{}, 1)}
+}
+
+// Carries implements Dataplane.
+func (g *guard) Carries(a netip.Addr) bool { return g.yielded.Load() || g.engine.Carries(a) }
+
+// Changed implements Dataplane.
+func (g *guard) Changed() <-chan struct{} { return g.changed }
+
+func (g *guard) tell() {
+	select {
+	case g.changed <- struct{}{}:
+	default:
+	}
+}
+
+func (g *guard) yield(to bool) {
+	if g.yielded.Swap(to) != to {
+		g.tell()
+	}
+}
+
+// run guards until ctx is done. It is to be called when the engine knows all that exists.
+func (g *guard) run(ctx context.Context) {
+	go func() {
+		for {
+			select {
+			case <-g.engine.Changed():
+				g.tell()
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	if g.engine.Mode != dataplane.Full {
+		g.engine.Start() // in mode loadbalancer there is to be another
+		return
+	}
+	// A look that takes long has found rules of which it does not know yet whether they are alive. They carry the traffic meanwhile.
+	const quick = 3 * time.Second
+	undecided := time.AfterFunc(quick, func() { g.yield(true) })
+	defer undecided.Stop()
+
+	const interval = 10 * time.Second
+	finder := &rival.Finder{}
+	carrying, warned := false, false
+	for {
+		found, err := finder.Look(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil:
+			g.log.Warn("can't see whether another service proxy runs on this node", "error", err)
+		case found.Alive:
+			if carrying || !g.yielded.Load() {
+				undecided.Stop()
+				carrying = false
+				g.yield(true)
+				g.engine.Pause()
+			}
+			if !warned {
+				warned = true
+				message := fmt.Sprintf("%s carries the Services of this node, so Steelyard does not: %s. Remove it, or set dataplane.mode to loadbalancer.",
+					found.Kind, found.Evidence)
+				g.log.Error(message)
+				g.warn(OtherProxy, message)
+			}
+		case !carrying:
+			undecided.Stop()
+			carrying, warned = true, false
+			g.carry(ctx, found)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(interval):
+		}
+	}
+}
+
+// carry has the engine put its rules in the kernel, and takes the traffic over when they are there.
+func (g *guard) carry(ctx context.Context, found rival.Finding) {
+	if len(found.Leftovers) > 0 {
+		g.log.Warn("another service proxy left its rules behind; remove them with: speaker cleanup --kube-proxy", "proxy", found.Kind,
+			"evidence", found.Evidence, "rules", strings.Join(found.Leftovers, ", "))
+	}
+	g.log.Info("carrying the Services of this node")
+	g.engine.Resume()
+	g.engine.Start()
+	for !g.engine.Settled() {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+	g.yield(false)
+}
