@@ -106,6 +106,34 @@ func rich() *dataplane.Model {
 	return m
 }
 
+func routeLocalnet(t *testing.T) bool {
+	t.Helper()
+	value, err := os.ReadFile("/proc/sys/net/ipv4/conf/all/route_localnet")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(string(value)) == "1"
+}
+
+// With a liberal connection tracking packets out of window are translated too, and need not be dropped.
+func TestInvalid(t *testing.T) {
+	isolate(t)
+	b := newBackend(t, dataplane.Full)
+	for _, liberal := range []bool{false, true, false} {
+		value := "0"
+		if liberal {
+			value = "1"
+		}
+		if err := os.WriteFile("/proc/sys/net/netfilter/nf_conntrack_tcp_be_liberal", []byte(value), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		sync(t, b, model())
+		if dropped := strings.Contains(command(t, "iptables -S KUBE-FORWARD"), "INVALID"); dropped == liberal {
+			t.Errorf("nf_conntrack_tcp_be_liberal %s: INVALID is dropped: %v", value, dropped)
+		}
+	}
+}
+
 const everything = "iptables-save; ip6tables-save"
 
 // What is rendered is spelled as the kernel's rules are read back, so that a comparison finds nothing to do, and the restart of the
@@ -149,8 +177,14 @@ func TestNothingToDo(t *testing.T) {
 				if err := again.Intact(t.Context()); err != nil {
 					t.Error(err)
 				}
+				if got := routeLocalnet(t); got != (mode == dataplane.Full) {
+					t.Errorf("route_localnet is %v", got)
+				}
 				if err := again.Remove(t.Context()); err != nil {
 					t.Fatal(err)
+				}
+				if routeLocalnet(t) {
+					t.Error("after Remove the loopback is open and not guarded")
 				}
 				for line := range strings.Lines(saved(t, strings.ReplaceAll(everything, "tables", "tables"+variant))) {
 					if strings.Contains(line, "STLY-") || strings.Contains(line, "KUBE-") && !strings.Contains(line, "KUBE-IPTABLES-HINT") {

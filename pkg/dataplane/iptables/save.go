@@ -10,7 +10,9 @@ func parse(table, saved string) map[place][]string {
 		switch {
 		case strings.HasPrefix(line, ":"):
 			name, _, _ := strings.Cut(line[1:], " ")
-			rules[place{table, name}] = rules[place{table, name}]
+			if at := (place{table, name}); rules[at] == nil {
+				rules[at] = nil
+			}
 		case strings.HasPrefix(line, "-A "):
 			name, rule, _ := strings.Cut(line[len("-A "):], " ")
 			at := place{table, name}
