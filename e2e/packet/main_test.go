@@ -45,7 +45,7 @@ type entry struct {
 
 var backends = []string{"iptables", "nftables"}
 
-var table = slices.Concat(policies, flows, endpoints, affinity)
+var table = slices.Concat(policies, flows, endpoints, affinity, changes, sources, life)
 
 func TestScenarios(t *testing.T) {
 	for _, e := range table {

@@ -2,6 +2,7 @@ package packet
 
 import (
 	"fmt"
+	"net/netip"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -50,7 +51,7 @@ var policies = []entry{
 		s.healthCheck("n2", 32000, 200, 1)
 	}},
 	{number: 13, name: "source ranges hold for the load-balancer address only", balancer: true, run: func(s *scenario) {
-		outsider := at("203.0.113.200", "2001:db8:c::200").in(s.v6)
+		outsider := at("10.99.0.200", "fd99::200").in(s.v6)
 		s.service("web", balanced(s.vip(1)), withNodePort(30080), sourceRanges(s.text("203.0.113.0/25", "2001:db8:c::/120")))
 		s.endpoints("web", on("pB1"))
 		s.via(s.vip(1), "n1")
@@ -58,9 +59,9 @@ var policies = []entry{
 		s.silentAs("cl", outsider, tcp(s.vip(1), 80))
 		s.silent("pA1", tcp(s.vip(1), 80))
 		if s.Mode == dataplane.Full {
-			for _, as := range []place{places["cl"], at("203.0.113.200", "2001:db8:c::200")} {
-				if o := s.tryAs("cl", as.in(s.v6), tcp(s.addr("n1"), 30080), patience); o.by != "pB1" {
-					s.Errorf("node port from %s: %s", as.in(s.v6), o)
+			for _, as := range []netip.Addr{s.addr("cl"), outsider} {
+				if o := s.tryAs("cl", as, tcp(s.addr("n1"), 30080), patience); o.by != "pB1" {
+					s.Errorf("node port from %s: %s", as, o)
 				}
 			}
 		}

@@ -32,7 +32,10 @@ type outcome struct {
 	lost bool // the first SYN, or its answer, was lost
 }
 
-func (o outcome) refused() bool { return errors.Is(o.err, syscall.ECONNREFUSED) }
+// refused is what a rejected packet leads to: port unreachable or a reset, and no permission to send where the sender's own kernel rejected it.
+func (o outcome) refused() bool {
+	return errors.Is(o.err, syscall.ECONNREFUSED) || errors.Is(o.err, syscall.EPERM)
+}
 
 func (o outcome) silent() bool {
 	return errors.Is(o.err, os.ErrDeadlineExceeded) || errors.Is(o.err, context.DeadlineExceeded) || isTimeout(o.err)

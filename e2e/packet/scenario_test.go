@@ -94,6 +94,7 @@ func newScenario(t *testing.T, conf settings, v6 bool) *scenario {
 func (s *scenario) agentSettings(node string) settings {
 	conf := s.settings
 	conf.Node = node
+	conf.Healthz = netip.AddrPortFrom(netip.IPv6Unspecified(), 10256)
 	return conf
 }
 
