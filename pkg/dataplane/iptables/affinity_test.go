@@ -136,3 +136,24 @@ func entries(t *testing.T) int {
 	}
 	return n
 }
+
+// A set that a rule still refers to is emptied at least, and deleted later.
+func TestBusySet(t *testing.T) {
+	isolate(t)
+	name := setPrefix + "X"
+	if err := makeSet(name, dataplane.IPv4); err != nil {
+		t.Fatal(err)
+	}
+	command(t, "iptables -A INPUT -m set --match-set "+name+" src -j DROP")
+	busy, err := retireSets([]string{name, setPrefix + "MISSING"})
+	if err != nil || len(busy) != 1 || busy[0] != name {
+		t.Fatalf("while a rule refers to it: busy %v, error %v", busy, err)
+	}
+	command(t, "iptables -F INPUT")
+	if err := removeSets(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if names, err := listSets(); err != nil || len(names) > 0 {
+		t.Errorf("still there: %v, error %v", names, err)
+	}
+}

@@ -106,7 +106,7 @@ func comment(format string, args ...any) string {
 	return fmt.Sprintf(`-m comment --comment "`+format+`"`, args...)
 }
 
-// host returns the prefix of one address, which is how iptables-save prints it.
+// only returns the prefix of one address, which is how iptables-save prints it.
 func only(a netip.Addr) string { return netip.PrefixFrom(a, a.BitLen()).String() }
 
 // port adds what a port needs.

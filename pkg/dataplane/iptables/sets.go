@@ -16,7 +16,8 @@ import (
 
 // Session affinity is kept in IP sets, one for each endpoint, of the clients that are bound to it: kube-proxy's xt_recent remembers only
 // 100 clients in a list (its parameter ip_list_tot, which can be set only when the module is loaded) and forgets the oldest when another
-// one comes. Hashing the clients instead would bind them for ever, and not for the time that the Service asks for.
+// one comes. Hashing the clients instead would bind them for ever, and not for the time that the Service asks for. A new
+// connection binds its client anew, so that another time holds for a client from its next connection on.
 
 // setPrefix begins the names of all sets.
 const setPrefix = "STLY-SEP-"
