@@ -145,7 +145,8 @@ func (s *scenario) rules(node string) []string {
 		for line := range strings.SplitSeq(volatile.ReplaceAllString(out, ""), "\n") {
 			// The listing writes several elements on a line.
 			for part := range strings.SplitSeq(strings.TrimSpace(line), ", ") {
-				if part = strings.Trim(part, ", "); part != "" {
+				// The chains and maps of nftables are all Services' together, and stay.
+				if part = strings.Trim(part, ", "); part != "" && (s.Backend == "iptables" || strings.Contains(part, namespace+"/")) {
 					lines = append(lines, part)
 				}
 			}
