@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 )
 
 // A lab lives inside one process, the supervisor: process 1 of its own process, mount and network namespaces. However
@@ -151,11 +152,11 @@ func (s *supervisor) start(ctx context.Context) error {
 	if err := all.Wait(); err != nil {
 		return err
 	}
-	return s.lab.WaitFor(ctx, "all nodes to be Ready", func(ctx context.Context) error {
-		client, err := s.lab.Clientset()
-		if err != nil {
-			return err
-		}
+	client, err := s.lab.Clientset()
+	if err != nil {
+		return err
+	}
+	if err := s.lab.WaitFor(ctx, "all nodes to be Ready", func(ctx context.Context) error {
 		nodes, err := client.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
 		if err != nil {
 			return err
@@ -172,7 +173,17 @@ func (s *supervisor) start(ctx context.Context) error {
 			return fmt.Errorf("%d of %d are", ready, s.Nodes)
 		}
 		return nil
-	})
+	}); err != nil {
+		return err
+	}
+	// What a controller does in clusters that leave the choice of the pods' networks to Kubernetes.
+	for i := 1; i <= s.Nodes; i++ {
+		patch := fmt.Sprintf(`{"spec": {"podCIDR": %[1]q, "podCIDRs": [%[1]q, %[2]q]}}`, podCIDR4(i), podCIDR6(i))
+		if _, err := client.CoreV1().Nodes().Patch(ctx, NodeName(i), types.MergePatchType, []byte(patch), metav1.PatchOptions{}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (s *supervisor) program(name string) string { return filepath.Join(s.Programs, name) }
