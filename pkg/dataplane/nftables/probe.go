@@ -14,16 +14,12 @@ import (
 
 // probe makes and removes, in one transaction, a table with everything that rules use. When that fails, the same is done feature by
 // feature to find the one that is missing.
-func probe(f family, mode dataplane.Mode) error {
+func probe(conn *nft.Conn, f family, mode dataplane.Mode) error {
 	host := dataplane.Host{PodInterfaces: "x"}
-	everything := func(t *table, conn *nft.Conn) error {
-		if err := t.create(conn); err != nil {
-			return err
-		}
+	err := try(conn, f, mode, host, func(t *table) {
+		t.create(conn)
 		t.addChains(conn, f.chainsOf(class{external: true, local: true, cluster: 2, node: 1, affinity: time.Second}, mode, host))
-		return nil
-	}
-	err := try(f, mode, host, everything)
+	})
 	switch {
 	case err == nil:
 		return nil
@@ -31,25 +27,19 @@ func probe(f family, mode dataplane.Mode) error {
 		return fmt.Errorf("no permission to change %s rules: the container needs the capability NET_ADMIN: %w", f, err)
 	}
 	for _, feature := range f.features() {
-		make := func(t *table, conn *nft.Conn) error {
-			t.addChains(conn, []chain{{name: "probe", hook: feature.hook, rules: []rule{{exprs: feature.exprs}}}})
-			return nil
-		}
-		if try(f, mode, host, make) != nil {
+		probe := []chain{{name: "probe", hook: feature.hook, rules: []rule{{exprs: feature.exprs}}}}
+		if try(conn, f, mode, host, func(t *table) { t.addChains(conn, probe) }) != nil {
 			return fmt.Errorf("the kernel lacks %s for %s (module %s): %w", feature.name, f, feature.module, err)
 		}
 	}
 	return fmt.Errorf("the kernel does not take the rules for %s; it has to be Linux 5.15 or later: %w", f, err)
 }
 
-func try(f family, mode dataplane.Mode, host dataplane.Host, fill func(*table, *nft.Conn) error) error {
+func try(conn *nft.Conn, f family, mode dataplane.Mode, host dataplane.Host, fill func(*table)) error {
 	t := newTable(f, mode, host)
 	t.nft.Name = tableName + "-probe"
-	conn := &nft.Conn{}
 	conn.AddTable(t.nft)
-	if err := fill(t, conn); err != nil {
-		return err
-	}
+	fill(t)
 	conn.DelTable(t.nft)
 	return conn.Flush()
 }

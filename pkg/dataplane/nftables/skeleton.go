@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"slices"
+	"strconv"
 	"time"
 
 	nft "github.com/google/nftables"
@@ -128,7 +129,11 @@ func (f family) skeleton(mode dataplane.Mode, host dataplane.Host) []chain {
 	}
 	newTo := func(target string) rule { return rule{"new connections", join(ctNew(), jump(target))} }
 
-	services := []rule{{"a Service's address", join(f.serviceKey(), lookupVerdict(setServices, keyReg))}}
+	var services []rule
+	if mode == dataplane.Full {
+		services = []rule{{"", join(f.load(f.daddr, keyReg), in(setClusterIPs, keyReg), jump(chainOutsider))}}
+	}
+	services = append(services, rule{"a Service's address", join(f.serviceKey(), lookupVerdict(setServices, keyReg))})
 	refuse := []rule{
 		{"nothing serves it", join(f.serviceKey(), in(setRejected, keyReg), f.reject())},
 		{"served on other nodes only", join(f.serviceKey(), in(setDropped, keyReg), verdict(expr.VerdictDrop))},
@@ -230,57 +235,54 @@ type class struct {
 	affinity      time.Duration
 }
 
+// chain names the chain of the class. Connections to a ClusterIP are masqueraded, or not, before; all that is left is to pick an endpoint.
 func (c class) chain() string {
-	name := "internal-"
-	if c.external {
-		name = "external-"
-	}
 	switch {
-	case !c.local:
-		name += fmt.Sprintf("cluster-%d", c.cluster)
+	case !c.external && !c.local:
+		return c.pickCluster()
 	case !c.external:
-		name += fmt.Sprintf("local-%d", c.node)
+		return c.pickLocal()
+	case !c.local:
+		return "external-cluster-" + strconv.Itoa(c.cluster) + c.sticky()
 	default:
-		name += fmt.Sprintf("local-%d-of-%d", c.node, c.cluster)
+		return "external-local-" + strconv.Itoa(c.node) + "-of-" + strconv.Itoa(c.cluster) + c.sticky()
 	}
-	return name + stickySuffix(c.affinity)
 }
 
-func stickySuffix(d time.Duration) string {
-	if d == 0 {
+func (c class) pickCluster() string { return "pick-cluster-" + strconv.Itoa(c.cluster) + c.sticky() }
+func (c class) pickLocal() string   { return "pick-local-" + strconv.Itoa(c.node) + c.sticky() }
+
+func (c class) sticky() string {
+	if c.affinity == 0 {
 		return ""
 	}
-	return "-sticky-" + d.String()
+	return "-sticky-" + c.affinity.String()
 }
 
 // chainsOf returns the chain of the class and those that it goes on to, the latter first.
 func (f family) chainsOf(c class, mode dataplane.Mode, host dataplane.Host) []chain {
 	var chains []chain
-	own := chain{name: c.chain()}
-	anywhere := fmt.Sprintf("pick-cluster-%d%s", c.cluster, stickySuffix(c.affinity))
-	here := fmt.Sprintf("pick-local-%d%s", c.node, stickySuffix(c.affinity))
 	if c.cluster > 0 {
-		chains = append(chains, chain{name: anywhere, rules: f.rulesOf(c.cluster, c.affinity, false)})
+		chains = append(chains, chain{name: c.pickCluster(), rules: f.rulesOf(c.cluster, c.affinity, false)})
 	}
 	if c.node > 0 {
-		chains = append(chains, chain{name: here, rules: f.rulesOf(c.node, c.affinity, true)})
+		chains = append(chains, chain{name: c.pickLocal(), rules: f.rulesOf(c.node, c.affinity, true)})
 	}
-	mark := rule{"masquerade", setMark(markBit(mode), true)}
-	switch {
-	case !c.external && !c.local:
-		own.rules = []rule{{"", jump(chainOutsider)}, {"", gotoChain(anywhere)}}
-	case !c.external:
-		own.rules = []rule{{"", jump(chainOutsider)}, {"", gotoChain(here)}}
-	case !c.local:
-		own.rules = []rule{mark, {"", gotoChain(anywhere)}}
-	default:
-		for _, from := range f.pods(host) {
-			own.rules = append(own.rules, rule{"a pod of this node", join(from, gotoChain(anywhere))})
-		}
-		own.rules = append(own.rules, rule{"this node", join(local(true), setMark(markBit(mode), true), gotoChain(anywhere))})
-		if c.node > 0 {
-			own.rules = append(own.rules, rule{"the client's address is kept", gotoChain(here)})
-		}
+	if !c.external {
+		return chains
+	}
+	own := chain{name: c.chain()}
+	mark := setMark(markBit(mode), true)
+	if !c.local {
+		own.rules = []rule{{"masquerade", mark}, {"", gotoChain(c.pickCluster())}}
+		return append(chains, own)
+	}
+	for _, from := range f.pods(host) {
+		own.rules = append(own.rules, rule{"a pod of this node", join(from, gotoChain(c.pickCluster()))})
+	}
+	own.rules = append(own.rules, rule{"this node", join(local(true), mark, gotoChain(c.pickCluster()))})
+	if c.node > 0 {
+		own.rules = append(own.rules, rule{"the client's address is kept", gotoChain(c.pickLocal())})
 	}
 	return append(chains, own)
 }

@@ -1,7 +1,6 @@
 package nftables
 
 import (
-	"fmt"
 	"maps"
 	"slices"
 
@@ -209,16 +208,22 @@ func element(s slot, c content) nft.SetElement {
 	return e
 }
 
-// create queues the table without elements.
-func (t *table) create(conn *nft.Conn) error {
+// create queues the table without elements, in the place of one that may be there.
+func (t *table) create(conn *nft.Conn) {
+	conn.AddTable(t.nft) // because it is an error to delete a table that does not exist
+	conn.DelTable(t.nft)
 	conn.AddTable(t.nft)
 	for _, s := range t.sets(t.nft) {
-		if err := conn.AddSet(s, nil); err != nil {
-			return fmt.Errorf("set %s: %w", s.Name, err)
-		}
+		must(conn.AddSet(s, nil))
 	}
 	t.addChains(conn, t.skeleton(t.mode, t.host))
-	return nil
+}
+
+// must panics for what the library refuses to encode: that is a fault in this package, whatever the model.
+func must(err error) {
+	if err != nil {
+		panic(err)
+	}
 }
 
 // usedChains returns the skeleton and the chains of the classes in use.
@@ -259,19 +264,14 @@ func (r rule) userData() []byte {
 }
 
 // queue queues the change. Nothing refers to what is not there yet; what goes makes room for what takes its place.
-func (t *table) queue(conn *nft.Conn, ch *change) error {
+func (t *table) queue(conn *nft.Conn, ch *change) {
 	t.addChains(conn, ch.chains)
 	for _, name := range slices.Sorted(maps.Keys(ch.del)) {
-		if err := conn.SetDeleteElements(t.setOf[name], ch.del[name]); err != nil {
-			return fmt.Errorf("set %s: %w", name, err)
-		}
+		must(conn.SetDeleteElements(t.setOf[name], ch.del[name]))
 	}
 	for _, name := range slices.Sorted(maps.Keys(ch.add)) {
-		if err := conn.SetAddElements(t.setOf[name], ch.add[name]); err != nil {
-			return fmt.Errorf("set %s: %w", name, err)
-		}
+		must(conn.SetAddElements(t.setOf[name], ch.add[name]))
 	}
-	return nil
 }
 
 func (t *table) String() string {
