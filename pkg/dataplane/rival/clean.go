@@ -59,7 +59,7 @@ func (t tool) clean(ctx context.Context, log *slog.Logger) error {
 		case err != nil:
 			errs = append(errs, err)
 			continue
-		case !strings.Contains(rules, "*"+table+"\n") && (c.services || len(c.canaries) > 0):
+		case !strings.Contains(rules, "*"+table+"\n") && (c.services || c.canary):
 			// iptables-nft-save then ends with status 0 all the same.
 			errs = append(errs, fmt.Errorf("%s cannot read table %s, because another program wrote rules into it with nft: remove kube-proxy's chains there (KUBE-*, but not KUBE-FIREWALL and KUBE-KUBELET-CANARY) with nft, or restart the node", t.program, table))
 			continue

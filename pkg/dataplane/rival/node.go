@@ -27,7 +27,7 @@ const (
 	proxyTable = "kube-proxy" // of kube-proxy in nftables mode
 )
 
-// The tables that kube-proxy uses, the first being the one in which it looks for its canary first.
+// The tables that kube-proxy uses. It looks for its canary in the first, and in the others only when it is gone there.
 var xtables = []string{"mangle", "nat", "filter"}
 
 // tool is one variant and family of iptables. Each has rules of its own in the kernel.
@@ -71,7 +71,7 @@ func look(ctx context.Context) (sight, error) {
 		if err != nil {
 			return s, err
 		}
-		if c.services || len(c.canaries) > 0 {
+		if c.services || c.canary {
 			s.chains = append(s.chains, c)
 		}
 	}
@@ -124,44 +124,39 @@ func tools(tables []*nftables.Table) ([]tool, error) {
 	return found, nil
 }
 
-// chains looks for kube-proxy's.
-func (t tool) chains(ctx context.Context) (chains, error) {
-	c := chains{tool: t}
-	for _, table := range t.tables {
-		_, ok, err := t.run(ctx, table, "-S", canary)
-		if err != nil {
-			return c, err
-		}
-		if ok {
-			c.canaries = append(c.canaries, table)
-		}
-		if table != "nat" {
-			continue
-		}
-		first, ok, err := t.run(ctx, table, "-S", servicesChain, "1")
-		if err != nil {
-			return c, err
-		}
-		c.services, c.poked = ok, strings.Contains(first, probe)
-		if _, c.ours, err = t.run(ctx, table, "-S", ownerChain); err != nil {
+// chains looks for kube-proxy's. It is called again and again, and every question about a legacy table reads all of it: so the one about our
+// own chains comes first.
+func (t tool) chains(ctx context.Context) (c chains, err error) {
+	c.tool = t
+	if slices.Contains(t.tables, "mangle") {
+		if _, c.canary, err = t.run(ctx, "mangle", "-S", canary); err != nil {
 			return c, err
 		}
 	}
-	return c, nil
+	if !slices.Contains(t.tables, "nat") {
+		return c, nil
+	}
+	if _, c.ours, err = t.run(ctx, "nat", "-S", ownerChain); err != nil || c.ours {
+		return c, err
+	}
+	first, ok, err := t.run(ctx, "nat", "-S", servicesChain, "1")
+	c.services, c.poked = ok, strings.Contains(first, probe)
+	return c, err
 }
 
 // poke disturbs the chains in a way that changes nothing for packets and that a living kube-proxy repairs, and returns what it disturbed.
-// kube-proxy makes its canary again and then writes all its rules; in ipvs mode it has no canary, but writes its rules periodically.
+// kube-proxy makes its canaries again once all are gone, and then writes all its rules; in ipvs mode it has none, but writes its rules
+// periodically.
 func poke(ctx context.Context, found []chains) (poked []chains, err error) {
 	for _, c := range found {
-		for _, table := range c.canaries {
-			// It may have gone by itself, as when a proxy that was stopped cleans up.
+		for _, table := range c.tables {
+			// It is not there if there are only ipvs mode's chains, or if a proxy that was stopped cleans up.
 			if _, _, err := c.run(ctx, table, "-X", canary); err != nil {
 				return poked, err
 			}
 		}
 		// A speaker that was killed while it looked may have left the probe there.
-		if c.services && !c.ours && !c.poked {
+		if c.services && !c.poked {
 			_, ok, err := c.run(ctx, "nat", "-I", servicesChain, "-m", "comment", "--comment", probe)
 			if err != nil {
 				return poked, err

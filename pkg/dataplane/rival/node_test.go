@@ -87,7 +87,7 @@ COMMIT
 COMMIT
 `
 
-const canaries = " nat mangle filter "
+const allTables = "nat mangle filter"
 
 // restore loads rules with one variant of iptables.
 func restore(t *testing.T, program, rules string) {
@@ -169,7 +169,7 @@ func TestLookAtRules(t *testing.T) {
 	for _, program := range []string{"iptables-nft", "iptables-legacy", "ip6tables-nft", "ip6tables-legacy"} {
 		t.Run(program, func(t *testing.T) {
 			restore(t, program, proxyRules)
-			defer sh(t, fmt.Sprintf("for t in %s; do %s -t $t -F; %s -t $t -X; done", canaries, program, program))
+			defer sh(t, fmt.Sprintf("for t in %s; do %s -t $t -F; %s -t $t -X; done", allTables, program, program))
 			before := sh(t, program+"-save -t nat | grep -v '^[#:]'")
 
 			found := lookFor(t, quick())
@@ -201,6 +201,31 @@ func TestLookAtRules(t *testing.T) {
 				t.Errorf("with chains of our own: %+v", found)
 			}
 		})
+	}
+}
+
+func TestLookAtTables(t *testing.T) {
+	if !alone(t) {
+		return
+	}
+	sh(t, "nft add table ip kube-proxy; nft add chain ip kube-proxy services")
+	want := Finding{Kind: KubeProxyNFTables, Evidence: "no proxy listens, and in 500ms nobody repaired the rules", Leftovers: []string{"nftables table ip kube-proxy"}}
+	if diff := cmp.Diff(want, lookFor(t, quick())); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+	found := lookWhile(t, func() { exec.Command("nft", "add", "rule", "ip", "kube-proxy", "services", "accept").Run() })
+	want = Finding{Alive: true, Kind: KubeProxyNFTables, Evidence: "program nft changed nftables table kube-proxy, which only kube-proxy does"}
+	if diff := cmp.Diff(want, found); diff != "" {
+		t.Errorf("while somebody changes the table, -want +got:\n%s", diff)
+	}
+	// Somebody who removes the table is cleaning up.
+	removed := make(chan error, 1)
+	time.AfterFunc(100*time.Millisecond, func() { removed <- exec.Command("nft", "delete", "table", "ip", "kube-proxy").Run() })
+	if found := lookFor(t, quick()); found.Alive {
+		t.Errorf("while somebody removes the table: %+v", found)
+	}
+	if err := <-removed; err != nil {
+		t.Error(err)
 	}
 }
 
@@ -246,7 +271,7 @@ func TestClean(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, program := range programs {
-		got := sh(t, fmt.Sprintf("for t in %s; do %s-save -t $t 2>/dev/null; done | grep -E '^(-A|:.* -)' | sed 's/ - .*//'", canaries, program))
+		got := sh(t, fmt.Sprintf("for t in %s; do %s-save -t $t 2>/dev/null; done | grep -E '^(-A|:.* -)' | sed 's/ - .*//'", allTables, program))
 		want := `:CNI-HOSTPORT-SETMARK
 :KUBE-KUBELET-CANARY
 :KUBE-MARK-MASQ

@@ -5,9 +5,11 @@ package rival
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"slices"
-	"strings"
 	"time"
+
+	"github.com/steelyard-lb/steelyard/pkg/dataplane/monitor"
 )
 
 // The kinds of proxies that can be told apart.
@@ -42,7 +44,7 @@ const (
 
 // Look says what other proxy there is. It answers at once when one listens or when there are no rules of one; otherwise it disturbs the
 // rules in a way that changes nothing for packets and that a living kube-proxy repairs, and watches for 40 s before it calls them
-// leftovers. A proxy without listeners whose rules are in nftables, and which has nothing to change in that time, is not recognized.
+// leftovers. A kube-proxy in nftables mode repairs nothing by itself: without listeners it is recognized only once it changes something.
 func (f *Finder) Look(ctx context.Context) (Finding, error) {
 	patience, tick := f.patience, f.tick
 	if patience == 0 {
@@ -63,12 +65,25 @@ func (f *Finder) Look(ctx context.Context) (Finding, error) {
 	if err != nil {
 		return Finding{}, err
 	}
+	var changes <-chan monitor.Change
+	if len(before.tables) > 0 {
+		watched, stop := context.WithCancel(ctx)
+		defer stop()
+		if changes, err = monitor.Watch(watched, slog.Default()); err != nil {
+			return Finding{}, err
+		}
+	}
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
 	for end := time.Now().Add(patience); ; {
 		select {
 		case <-ctx.Done():
 			return Finding{}, ctx.Err()
+		case c := <-changes:
+			if c.Table == proxyTable && !c.Gone {
+				return alive(KubeProxyNFTables, "program %s changed nftables table %s, which only kube-proxy does", c.Program, c.Table), nil
+			}
+			continue
 		case <-ticker.C:
 		}
 		now, err := look(ctx)
@@ -102,10 +117,10 @@ type sight struct {
 // chains are those of kube-proxy in one variant and family of iptables.
 type chains struct {
 	tool
-	canaries []string // the tables with canary
-	services bool     // there is a servicesChain
-	poked    bool     // the first rule of servicesChain is ours, see poke
-	ours     bool     // Steelyard's iptables backend owns all but the canaries
+	canary   bool // there is a canary in table mangle
+	ours     bool // all but the canaries are those of Steelyard's iptables backend
+	services bool // there is a servicesChain that is not ours
+	poked    bool // its first rule is the probe
 }
 
 const (
@@ -117,10 +132,10 @@ const (
 func judge(s sight) Finding {
 	var found Finding
 	for _, c := range s.chains {
-		for _, table := range c.canaries {
-			found.Leftovers = append(found.Leftovers, fmt.Sprintf("chain %s in table %s of %s", canary, table, c.program))
+		if c.canary {
+			found.Leftovers = append(found.Leftovers, fmt.Sprintf("chain %s in table mangle of %s", canary, c.program))
 		}
-		if c.services && !c.ours {
+		if c.services {
 			found.Leftovers = append(found.Leftovers, fmt.Sprintf("chain %s in table nat of %s", servicesChain, c.program))
 		}
 	}
@@ -173,8 +188,8 @@ func repaired(poked, now []chains) string {
 			continue
 		}
 		switch c := now[i]; {
-		case len(c.canaries) > 0:
-			return fmt.Sprintf("somebody made chain %s again, in table %s of %s, after it was removed", canary, strings.Join(c.canaries, " and "), c.program)
+		case c.canary:
+			return fmt.Sprintf("somebody made chain %s again, in table mangle of %s, after it was removed", canary, c.program)
 		case p.poked && c.services && !c.poked:
 			return fmt.Sprintf("somebody wrote the rules of chain %s again, in table nat of %s", servicesChain, c.program)
 		}
