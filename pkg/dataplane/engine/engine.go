@@ -18,6 +18,7 @@ import (
 	"github.com/steelyard-lb/steelyard/pkg/dataplane"
 	"github.com/steelyard-lb/steelyard/pkg/dataplane/conntrack"
 	"github.com/steelyard-lb/steelyard/pkg/dataplane/health"
+	"github.com/steelyard-lb/steelyard/pkg/dataplane/monitor"
 )
 
 // patience is how long a change may wait for being put in the kernel before /healthz says so: twice kube-proxy's sync period.
@@ -27,9 +28,10 @@ const patience = 60 * time.Second
 type Options struct {
 	dataplane.Config
 	Backend     dataplane.Backend
-	BackendName string         // "iptables" or "nftables"
-	HealthzBind netip.AddrPort // where /healthz, /livez and /proxyMode are served
-	MinInterval time.Duration  // between two syncs while changes keep coming; 0 for what suits the backend
+	BackendName string                // "iptables" or "nftables"
+	HealthzBind netip.AddrPort        // where /healthz, /livez and /proxyMode are served
+	Changes     <-chan monitor.Change // of the ruleset, whoever makes them
+	MinInterval time.Duration         // between two syncs while changes keep coming; 0 for what suits the backend
 	Log         *slog.Logger
 	Registerer  prometheus.Registerer
 	Events      func(service, reason, message string) // a warning about a Service (namespace/name), for its owner; must not block

@@ -15,6 +15,7 @@ import (
 
 	"github.com/steelyard-lb/steelyard/pkg/dataplane"
 	"github.com/steelyard-lb/steelyard/pkg/dataplane/conntrack"
+	"github.com/steelyard-lb/steelyard/pkg/dataplane/monitor"
 )
 
 func TestNothingIsProgrammedBeforeStart(t *testing.T) {
@@ -127,6 +128,36 @@ func TestRulesThatVanishComeBack(t *testing.T) {
 		n.kernel.breakDown(nil)
 		time.Sleep(backoffMax)
 		n.expectCarries("198.51.100.1", true)
+	})
+}
+
+func TestRulesThatSomebodyIsSeenToChangeComeBackAtOnce(t *testing.T) {
+	run(t, dataplane.Full, func(n *node) {
+		n.set(service("web", "10.96.0.1"))
+		n.Start()
+		n.expect("full")
+		time.Sleep(time.Second)
+
+		n.kernel.destroy()
+		n.changes <- monitor.Change{Family: dataplane.IPv4, Table: "filter", Program: "nft"} // not about us
+		n.expect()
+		n.changes <- monitor.Change{Family: dataplane.IPv4, Table: "steelyard", Program: "nft", Gone: true}
+		n.expect("full")
+
+		// Whatever is changed in our table is undone, though at the first glance nothing is amiss; but not too often.
+		start := time.Now()
+		for range 100 {
+			n.changes <- monitor.Change{Family: dataplane.IPv4, Table: "steelyard", Program: "nft"}
+		}
+		n.expect()
+		time.Sleep(noticeInterval)
+		n.expect("full")
+		n.kernel.destroy()
+		n.changes <- monitor.Change{Lost: true}
+		time.Sleep(2*time.Second - time.Since(start))
+		n.expect("full")
+		close(n.changes)
+		n.expect()
 	})
 }
 

@@ -20,6 +20,7 @@ import (
 
 	"github.com/steelyard-lb/steelyard/pkg/dataplane"
 	"github.com/steelyard-lb/steelyard/pkg/dataplane/conntrack"
+	"github.com/steelyard-lb/steelyard/pkg/dataplane/monitor"
 )
 
 // memory is a Backend whose kernel is a map.
@@ -118,6 +119,7 @@ type node struct {
 	kernel  *memory
 	metrics *prometheus.Registry
 	addrs   chan []netip.Addr
+	changes chan monitor.Change
 	events  []string // guarded by mu
 	cleaned []*conntrack.Services
 	noClean error
@@ -127,13 +129,14 @@ type node struct {
 // run runs an engine in a bubble, and test beside it.
 func run(t *testing.T, mode dataplane.Mode, test func(n *node)) {
 	synctest.Test(t, func(t *testing.T) {
-		n := &node{t: t, kernel: &memory{}, metrics: prometheus.NewRegistry(), addrs: make(chan []netip.Addr, 1)}
+		n := &node{t: t, kernel: &memory{}, metrics: prometheus.NewRegistry(), addrs: make(chan []netip.Addr, 1), changes: make(chan monitor.Change)}
 		n.Engine = New(Options{
 			Config:      dataplane.Config{Mode: mode, Node: "n1"},
 			Backend:     n.kernel,
 			BackendName: "nftables",
 			Log:         slog.New(slog.NewTextHandler(t.Output(), nil)),
 			Registerer:  n.metrics,
+			Changes:     n.changes,
 			Events: func(service, reason, _ string) {
 				n.mu.Lock()
 				defer n.mu.Unlock()

@@ -2,11 +2,16 @@ package engine
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
+	"os"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/steelyard-lb/steelyard/pkg/dataplane"
 	"github.com/steelyard-lb/steelyard/pkg/dataplane/health"
+	"github.com/steelyard-lb/steelyard/pkg/dataplane/monitor"
 )
 
 const (
@@ -14,6 +19,8 @@ const (
 	backoffMin, backoffMax = 200 * time.Millisecond, 30 * time.Second
 	// tidyAgain is the wait until what doesn't belong to the rules is tried again: health checks' ports and UDP flows.
 	tidyAgain = time.Second
+	// noticeInterval is how often, at most, the rules are looked at because of what is noticed about them.
+	noticeInterval = time.Second
 )
 
 // runState is what only Run's goroutine knows.
@@ -25,6 +32,7 @@ type runState struct {
 	after    time.Time // no sync and no removal before
 	check    time.Time // when to see whether the rules are intact
 	checked  time.Time
+	meddler  string    // the program that changed what is ours alone since then
 	tidy     time.Time // when to try again what belongs to no sync; zero for never
 
 	local     []netip.Addr
@@ -103,7 +111,9 @@ func (e *Engine) Run(ctx context.Context) error {
 	case a := <-addrs: // before the first sync: node ports are open on them
 		e.setLocal(a)
 	}
-	timer := time.NewTimer(0)
+	comm, _ := os.ReadFile("/proc/self/comm")
+	self := strings.TrimSpace(string(comm))
+	changes, timer := e.Changes, time.NewTimer(0)
 	for ctx.Err() == nil {
 		do, at := e.next()
 		if do != nothing && !at.After(time.Now()) {
@@ -121,6 +131,12 @@ func (e *Engine) Run(ctx context.Context) error {
 		case <-due:
 		case a := <-addrs:
 			e.setLocal(a)
+		case c, ok := <-changes:
+			if !ok { // it ends with ctx
+				changes = nil
+				break
+			}
+			e.noticed(c, self)
 		}
 	}
 	return nil
@@ -298,11 +314,34 @@ func (e *Engine) checkInterval() time.Duration {
 	return 30 * time.Second
 }
 
+// noticed has the rules looked at soon if the change may be about them; self is the name of this program's threads.
+func (e *Engine) noticed(c monitor.Change, self string) {
+	r := &e.run
+	tables := []string{"nat", "filter"}
+	if e.BackendName == "nftables" {
+		tables = []string{"steelyard"}
+		if c.Table == tables[0] && c.Program != "" && c.Program != self {
+			r.meddler = c.Program
+		}
+	}
+	if !c.Lost && !slices.Contains(tables, c.Table) {
+		return
+	}
+	if at := r.checked.Add(noticeInterval); at.Before(r.check) {
+		r.check = at
+	}
+}
+
 func (e *Engine) check(ctx context.Context) {
 	r := &e.run
 	r.checked = time.Now()
 	r.check = r.checked.Add(e.checkInterval())
 	err := e.Backend.Intact(ctx)
+	if err == nil && r.meddler != "" {
+		// In tables of our own everything is ours, down to the last element, of which Intact knows nothing.
+		err = fmt.Errorf("%s changed the table steelyard", r.meddler)
+	}
+	r.meddler = ""
 	if err == nil || ctx.Err() != nil {
 		return
 	}
