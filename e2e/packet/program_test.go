@@ -15,6 +15,7 @@ import (
 	"github.com/steelyard-lb/steelyard/pkg/dataplane"
 	"github.com/steelyard-lb/steelyard/pkg/dataplane/engine"
 	"github.com/steelyard-lb/steelyard/pkg/dataplane/iptables"
+	"github.com/steelyard-lb/steelyard/pkg/dataplane/monitor"
 	"github.com/steelyard-lb/steelyard/pkg/dataplane/nftables"
 )
 
@@ -29,6 +30,10 @@ func runAgent(config string) error {
 	if err != nil {
 		return err
 	}
+	changes, err := monitor.Watch(context.Background(), log)
+	if err != nil {
+		return err
+	}
 	var mu sync.Mutex
 	reports := json.NewEncoder(os.Stdout)
 	say := func(r report) {
@@ -37,7 +42,7 @@ func runAgent(config string) error {
 		_ = reports.Encode(r)
 	}
 	e := engine.New(engine.Options{
-		Config: s.Config, Backend: backend, BackendName: s.Backend, HealthzBind: s.Healthz, Log: log,
+		Config: s.Config, Backend: backend, BackendName: s.Backend, HealthzBind: s.Healthz, Changes: changes, Log: log,
 		Events: func(service, reason, message string) { say(report{Event: service + " " + reason + " " + message}) },
 	})
 	failed := make(chan error, 1)
