@@ -193,6 +193,9 @@ func TestHandler(t *testing.T) {
 			ask := func(path string) (int, []byte) {
 				w := httptest.NewRecorder()
 				h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
+				if got := w.Header().Get("Server"); got != Signature {
+					t.Errorf("%s is answered by %q", path, got)
+				}
 				return w.Code, w.Body.Bytes()
 			}
 			for path, want := range map[string]int{"/healthz": test.healthz, "/livez": test.livez} {
