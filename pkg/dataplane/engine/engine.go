@@ -213,9 +213,10 @@ func (e *Engine) Resume() { e.setPaused(false) }
 
 func (e *Engine) setPaused(paused bool) {
 	e.mu.Lock()
-	e.paused = paused
-	if paused {
+	if e.paused != paused {
+		e.paused = paused
 		e.gate.renew(every)
+		e.queued, e.applying = time.Now(), time.Time{} // all of it is to be put in the kernel, from now on
 	}
 	e.mu.Unlock()
 	e.nudge()

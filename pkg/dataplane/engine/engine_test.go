@@ -191,6 +191,9 @@ func TestPause(t *testing.T) {
 			t.Error("unhealthy because another proxy does the work")
 		}
 		n.Resume()
+		if ok, _ := n.Healthy(); !ok {
+			t.Error("what happened during the pause counts as late")
+		}
 		n.expect("full")
 		if got := n.kernel.services(); !slices.Equal(got, []string{"default/late", "default/web"}) {
 			t.Errorf("rules for %q", got)
