@@ -231,7 +231,7 @@ func evenly(s *scenario) {
 	s.endpoints("web", on("pB1"))
 	even(s.spread("pA1", web, 20), 1, 20, 0)
 	s.endpoints("web", on("pB1"), on("pB2"), on("pC1"))
-	even(s.spread("pA1", web, 1500), 3, 1500, 41.4)
+	even(s.spread("pA1", web, 600), 3, 600, 41.4)
 
 	for port := uint16(7001); port <= 7017; port++ {
 		s.echo("pB1", port)
@@ -241,12 +241,12 @@ func evenly(s *scenario) {
 	}
 	s.deleteSlice("web-1")
 	counts := map[string]int{}
-	for range 1700 {
+	for range 850 {
 		o := s.try("pA1", web, patience)
 		if o.err != nil {
 			s.Fatal(o)
 		}
 		counts[fmt.Sprint(o.port)]++
 	}
-	even(counts, 17, 1700, 78)
+	even(counts, 17, 850, 78)
 }

@@ -143,14 +143,6 @@ func (h *host) address(link string, prefixes ...netip.Prefix) error {
 	return nil
 }
 
-func (h *host) removeAddress(link string, p netip.Prefix) error {
-	l, err := h.links.LinkByName(link)
-	if err != nil {
-		return err
-	}
-	return h.links.AddrDel(l, &netlink.Addr{IPNet: ipNet(p)})
-}
-
 // route sends a destination to a gateway, or straight out of the interface if the gateway is the zero Addr; it takes the place of a
 // route to the same destination.
 func (h *host) route(to netip.Prefix, via netip.Addr, link string) error {

@@ -180,8 +180,7 @@ func restart(s *scenario) {
 	defer c.conn.Close()
 	w := s.hosts["cl"].watchTCP(netip.AddrPortFrom(s.vip(1), 80), 2*time.Millisecond, func(o outcome) bool { return o.by == "pB1" || o.by == "pB2" })
 
-	s.must(s.agents["n1"].kill())
-	delete(s.agents, "n1")
+	s.kill("n1")
 	s.endpoints("web", on("pB1"), on("pB2"))
 	s.deleteService("gone")
 	s.deleteSlice("gone-1")
@@ -206,6 +205,8 @@ func restart(s *scenario) {
 }
 
 func foreign(s *scenario) {
+	s.kill("n2")
+	s.kill("n3")
 	n1, command := s.hosts["n1"], s.text("iptables", "ip6tables")
 	for _, rule := range []string{
 		"-t nat -N CNI-HOSTPORT-DNAT", "-t nat -A CNI-HOSTPORT-DNAT -p tcp --dport 8443 -j RETURN", "-t nat -A PREROUTING -m addrtype --dst-type LOCAL -j CNI-HOSTPORT-DNAT",
@@ -233,10 +234,8 @@ func foreign(s *scenario) {
 	s.service("web", balanced(s.vip(1)))
 	for i := range 100 {
 		s.endpoints("web", on([]string{"pB1", "pC1"}[i%2]))
-		s.unsynced = false
-		s.must(s.agents["n1"].sync())
+		s.sync()
 	}
-	s.unsynced = true
 	s.serves("pA1", tcp(s.vip(1), 80), "", "pC1")
 	if after := theirs(); !slices.Equal(after, before) {
 		s.Errorf("before:\n%s\nafter:\n%s", strings.Join(before, "\n"), strings.Join(after, "\n"))
@@ -288,10 +287,8 @@ func healthChecks(s *scenario) {
 // churn changes one Service after the other among many, on one node, while a client uses one that does not change.
 func churn(s *scenario) {
 	const services, changes = 2000, 300
-	for _, n := range []string{"n2", "n3"} {
-		s.must(s.agents[n].kill())
-		delete(s.agents, n)
-	}
+	s.kill("n2")
+	s.kill("n3")
 	s.service("still")
 	s.endpoints("still", on("pB1"))
 	for i := range services {

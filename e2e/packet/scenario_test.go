@@ -98,6 +98,13 @@ func (s *scenario) agentSettings(node string) settings {
 	return conf
 }
 
+// kill ends a node's agent as a crash does.
+func (s *scenario) kill(node string) {
+	s.Helper()
+	s.must(s.agents[node].kill())
+	delete(s.agents, node)
+}
+
 // restart starts a node's agent again after it was killed, and tells it everything that there is now.
 func (s *scenario) restart(node string) {
 	s.Helper()
