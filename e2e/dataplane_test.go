@@ -96,7 +96,7 @@ func TestRulesOutliveTheSpeaker(t *testing.T) {
 			if restartsOf(t, pod) == before {
 				return fmt.Errorf("it has not been started again")
 			}
-			return metricAtLeast("node-2", "steelyard_dataplane_syncs_total", 1)
+			return metricAtLeast("node-2", `steelyard_dataplane_sync_duration_seconds_count{kind="full"}`, 1)
 		}))
 		must(t, lab.WaitFor(t.Context(), "traffic before and after", stream.Flows(killed)))
 		allServed(t, stream)

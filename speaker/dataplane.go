@@ -46,6 +46,7 @@ func dataplaneFlags(d *speaker.DataplaneOptions) {
 		}
 		return prefixes(&d.NodePortAddresses)(text)
 	})
+	flag.StringVar(&d.Sysctls, "sysctls", "/proc/sys", "where the kernel's settings can be written; containers have /proc/sys read-only")
 	flag.BoolVar(&d.LocalhostNodePorts, "localhost-node-ports", false, "open node ports on 127.0.0.1 too (mode full, backend iptables)")
 }
 

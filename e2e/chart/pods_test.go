@@ -68,8 +68,31 @@ func TestSpeakerPrivileges(t *testing.T) {
 	}, only(t, pod.Containers).SecurityContext); diff != "" {
 		t.Errorf("container (-want +got):\n%s", diff)
 	}
-	if pod.HostPID || pod.HostIPC || len(pod.Volumes) > 0 {
-		t.Errorf("shares more than the network with the host: processes %v, IPC %v, volumes %v", pod.HostPID, pod.HostIPC, pod.Volumes)
+	if pod.HostPID || pod.HostIPC {
+		t.Errorf("shares more than the network with the host: processes %v, IPC %v", pod.HostPID, pod.HostIPC)
+	}
+}
+
+// The speaker sees two things of a node's files: the lock of legacy iptables, and, as the only proxy, the network's settings.
+func TestSpeakerVolumes(t *testing.T) {
+	const lock, sysctls = "/run/xtables.lock", "/proc/sys/net"
+	for mode, want := range map[string]map[string]string{
+		"off":          {lock: lock},
+		"loadbalancer": {lock: lock},
+		"full":         {lock: lock, sysctls: "/host/proc/sys/net"},
+	} {
+		pod := speakerOf(t, render(t, "--set", "dataplane.mode="+mode+",kubernetes.host=192.0.2.1")).Spec.Template.Spec
+		paths := map[string]string{}
+		for _, v := range pod.Volumes {
+			for _, m := range only(t, pod.Containers).VolumeMounts {
+				if m.Name == v.Name && v.HostPath != nil {
+					paths[v.HostPath.Path] = m.MountPath
+				}
+			}
+		}
+		if diff := cmp.Diff(want, paths); diff != "" || len(pod.Volumes) != len(want) {
+			t.Errorf("%s: %d volumes; paths (-want +got):\n%s", mode, len(pod.Volumes), diff)
+		}
 	}
 }
 

@@ -23,6 +23,14 @@ imagePullSecrets: [{name: registry}]
 loadBalancerClass: example.com/edge
 logLevel: debug
 kubernetes: {host: "2001:db8::1", port: 7443}
+dataplane:
+  mode: full
+  backend: iptables
+  podCIDRs: [10.244.0.0/16, "fd00::/48"]
+  podInterfacePrefix: cali
+  masqueradeAll: true
+  nodePortAddresses: [192.0.2.0/24]
+  localhostNodePorts: true
 controller:
   replicas: 3
   resources: {requests: {cpu: 1, memory: 1Gi}}
@@ -79,6 +87,14 @@ func TestValuesReachThePods(t *testing.T) {
 	speaker := daemonSet.Spec.Template.Spec
 	scheduled(t, speaker, "most-important", "edge", &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{}})
 	run(t, speaker, "registry.example/speaker:v2", "2", []string{
+		"--dataplane=full",
+		"--dataplane-backend=iptables",
+		"--pod-cidrs=10.244.0.0/16,fd00::/48",
+		"--pod-interface-prefix=cali",
+		"--masquerade-all",
+		"--node-port-addresses=192.0.2.0/24",
+		"--sysctls=/host/proc/sys",
+		"--localhost-node-ports",
 		"--load-balancer-class=example.com/edge",
 		"--memberlist-secret=steelyard-memberlist",
 		"--memberlist-port=17946",

@@ -71,7 +71,7 @@ func run(ctx context.Context) (err error) {
 	if d.Cluster, err = fixture.New(lab); err != nil {
 		return err
 	}
-	for _, act := range []func() error{d.install, d.configure, d.serve, d.fail} {
+	for _, act := range []func() error{d.install, d.configure, d.serve, d.path, d.fail} {
 		if err := act(); err != nil {
 			return err
 		}
@@ -106,8 +106,8 @@ func (d *demo) install() error {
 	if err := d.kubectl("get", "nodes", "-o", "wide", "--no-headers", "-o", "custom-columns=NAME:.metadata.name,ADDRESSES:.status.addresses[*].address,VERSION:.status.nodeInfo.kubeletVersion"); err != nil {
 		return err
 	}
-	say("Steelyard comes with one Helm chart: a controller that assigns addresses, a speaker on every node that announces them.")
-	command("helm install steelyard . --namespace " + fixture.Namespace + " --create-namespace --wait")
+	say("Steelyard comes with one Helm chart: a controller that assigns addresses, a speaker on every node that announces them and carries their traffic. There is no kube-proxy here.")
+	command("helm install steelyard . --namespace " + fixture.Namespace + " --create-namespace --wait --set dataplane.mode=full,kubernetes.host=" + cluster.Server.String())
 	if err := d.Install(d.ctx); err != nil {
 		return err
 	}

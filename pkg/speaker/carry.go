@@ -17,6 +17,7 @@ import (
 	"github.com/steelyard-lb/steelyard/pkg/dataplane"
 	"github.com/steelyard-lb/steelyard/pkg/dataplane/engine"
 	"github.com/steelyard-lb/steelyard/pkg/dataplane/iptables"
+	"github.com/steelyard-lb/steelyard/pkg/dataplane/monitor"
 	"github.com/steelyard-lb/steelyard/pkg/dataplane/nftables"
 )
 
@@ -26,20 +27,22 @@ type DataplaneOptions struct {
 	Backend string // one of the Backends
 	// HealthzBind is where /healthz, /livez and /proxyMode are served in mode full.
 	HealthzBind netip.AddrPort
+	// Sysctls is where the kernel's settings can be written; empty for /proc/sys.
+	Sysctls string
 }
 
 // Backends are the names of the kernel's rule languages that there is a backend for.
 var Backends = []string{"nftables", "iptables"}
 
-// backend opens a backend by its name.
-func backend(name string, mode dataplane.Mode, log *slog.Logger) (dataplane.Backend, error) {
-	switch name {
+// backend opens the backend that is asked for.
+func backend(o DataplaneOptions, log *slog.Logger) (dataplane.Backend, error) {
+	switch o.Backend {
 	case "nftables":
-		return nftables.New(nftables.Config{Mode: mode, Log: log})
+		return nftables.New(nftables.Config{Mode: o.Mode, Log: log})
 	case "iptables":
-		return iptables.New(iptables.Config{Mode: mode, Log: log})
+		return iptables.New(iptables.Config{Mode: o.Mode, Log: log, Sysctls: o.Sysctls})
 	}
-	return nil, fmt.Errorf("--dataplane-backend=%s: use one of %s", name, strings.Join(Backends, ", "))
+	return nil, fmt.Errorf("--dataplane-backend=%s: use one of %s", o.Backend, strings.Join(Backends, ", "))
 }
 
 // Cleanup removes all rules that Steelyard has on this node, of any mode and backend.
@@ -53,7 +56,7 @@ func Cleanup(ctx context.Context, log *slog.Logger) error {
 
 // removeRules removes the rules of one backend. A node that lacks what it needs has no rules of it.
 func removeRules(ctx context.Context, name string, log *slog.Logger) error {
-	b, err := backend(name, dataplane.Full, slog.New(slog.DiscardHandler))
+	b, err := backend(DataplaneOptions{Config: dataplane.Config{Mode: dataplane.Full}, Backend: name}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		log.Debug("backend not usable, so it has no rules", "backend", name, "error", err)
 		return nil
@@ -65,7 +68,7 @@ func removeRules(ctx context.Context, name string, log *slog.Logger) error {
 }
 
 // newDataplane returns the engine that the options ask for, nil for none, having removed the rules of other backends.
-func newDataplane(ctx context.Context, cfg *rest.Config, o Options, reports *reporter, r prometheus.Registerer) (*engine.Engine, error) {
+func newDataplane(ctx, below context.Context, cfg *rest.Config, o Options, reports *reporter, r prometheus.Registerer) (*engine.Engine, error) {
 	d := o.Dataplane
 	if d.Mode == dataplane.Off {
 		return nil, Cleanup(ctx, o.Log)
@@ -77,13 +80,17 @@ func newDataplane(ctx context.Context, cfg *rest.Config, o Options, reports *rep
 	} else {
 		d.HealthzBind = netip.AddrPort{} // node ports, and with them their health, are the other proxy's
 	}
-	b, err := backend(d.Backend, d.Mode, o.Log)
+	b, err := backend(d, o.Log)
+	if err != nil {
+		return nil, err
+	}
+	changes, err := monitor.Watch(below, o.Log)
 	if err != nil {
 		return nil, err
 	}
 	d.Config.Node, d.Config.Class = o.Node, o.LoadBalancerClass
 	return engine.New(engine.Options{
-		Config: d.Config, Backend: b, BackendName: d.Backend, HealthzBind: d.HealthzBind, Log: o.Log, Registerer: r,
+		Config: d.Config, Backend: b, BackendName: d.Backend, Changes: changes, HealthzBind: d.HealthzBind, Sysctls: d.Sysctls, Log: o.Log, Registerer: r,
 		Events: func(service, reason, message string) { reports.Warn(service, announce.Reason(reason), message) },
 	}), nil
 }

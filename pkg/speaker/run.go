@@ -64,7 +64,7 @@ func Run(ctx context.Context, cfg *rest.Config, o Options) error {
 	}
 	reports := newReporter(a, o.Node, o.Log)
 	go reports.run(below)
-	carrier, err := newDataplane(ctx, cfg, o, reports, registry)
+	carrier, err := newDataplane(ctx, below, cfg, o, reports, registry)
 	if err != nil {
 		return err
 	}

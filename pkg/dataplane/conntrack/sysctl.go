@@ -13,8 +13,10 @@ import (
 // Tune sets what a node without kube-proxy lacks, with kube-proxy's values: room for as many flows as the machine can have, half-closed and
 // idle connections that are forgotten in time, and out-of-window packets taken as part of their connection (as INVALID they would leave
 // the node untranslated, and the client would answer them with a reset). What somebody has set already stays. The error names what could
-// not be set, as in a container whose /proc/sys is read-only; the rest is set.
-func Tune() error { return tune("/proc/sys/net/netfilter", runtime.NumCPU()) }
+// not be set; the rest is set. sysctls is where the settings are, as /proc/sys, which containers can't write to.
+func Tune(sysctls string) error {
+	return tune(filepath.Join(sysctls, "net/netfilter"), runtime.NumCPU())
+}
 
 func tune(dir string, cpus int) error {
 	room := min(max(131072, 32768*cpus), 1048576)

@@ -32,6 +32,7 @@ type Options struct {
 	HealthzBind netip.AddrPort        // where /healthz, /livez and /proxyMode are served
 	Changes     <-chan monitor.Change // of the ruleset, whoever makes them
 	MinInterval time.Duration         // between two syncs while changes keep coming; 0 for what suits the backend
+	Sysctls     string                // where the kernel's settings can be written; empty for /proc/sys
 	Log         *slog.Logger
 	Registerer  prometheus.Registerer
 	Events      func(service, reason, message string) // a warning about a Service (namespace/name), for its owner; must not block
@@ -75,13 +76,16 @@ func New(o Options) *Engine {
 			o.MinInterval = 250 * time.Millisecond // a restore costs tens of milliseconds of a CPU
 		}
 	}
+	if o.Sysctls == "" {
+		o.Sysctls = "/proc/sys"
+	}
 	if o.Events == nil {
 		o.Events = func(string, string, string) {}
 	}
 	e := &Engine{
 		Options: o,
 		log:     o.Log.With("component", "dataplane"),
-		kernel:  kernel{watchAddrs, conntrack.Clean, conntrack.Tune},
+		kernel:  kernel{watchAddrs, conntrack.Clean, func() error { return conntrack.Tune(o.Sysctls) }},
 		wake:    make(chan struct{}, 1),
 		tracker: dataplane.NewTracker(o.Config),
 		gate:    newGate(),

@@ -4,11 +4,13 @@ package iptables
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -20,12 +22,15 @@ import (
 type Config struct {
 	Mode dataplane.Mode // LoadBalancer or Full
 	Log  *slog.Logger
+	// Sysctls is where the kernel's settings can be written; empty for /proc/sys.
+	Sysctls string
 }
 
 // Backend keeps iptables rules. It implements dataplane.Backend.
 type Backend struct {
 	mode     dataplane.Mode
 	log      *slog.Logger
+	sysctls  string
 	families []family
 
 	// What the kernel has, if known is true. Ports do not change, so that the rules that they have can be rendered again when they go.
@@ -43,7 +48,7 @@ var _ dataplane.Backend = (*Backend)(nil)
 func New(config Config) (*Backend, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	b := &Backend{mode: config.Mode, log: config.Log}
+	b := &Backend{mode: config.Mode, log: config.Log, sysctls: cmp.Or(config.Sysctls, "/proc/sys")}
 	v := variant(ctx)
 	for _, f := range []family{
 		{Family: dataplane.IPv4, commands: commands{"ip", v}},
@@ -236,7 +241,7 @@ func (f family) apply(ctx context.Context, p *plan) error {
 
 // routeLocalnet says whether the node answers for the IPv4 loopback network on its other interfaces too, which node ports on it need.
 func (b *Backend) routeLocalnet(value string) {
-	const path = "/proc/sys/net/ipv4/conf/all/route_localnet"
+	path := filepath.Join(b.sysctls, "net/ipv4/conf/all/route_localnet")
 	if now, err := os.ReadFile(path); err == nil && strings.TrimSpace(string(now)) == value {
 		return
 	}
