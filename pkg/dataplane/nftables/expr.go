@@ -167,7 +167,13 @@ func (f family) translate() exprs {
 	return exprs{&expr.NAT{Type: expr.NATTypeDestNAT, Family: fam, RegAddrMin: reg(endpointReg), RegProtoMin: reg(endpointReg + f.addrRegs)}}
 }
 
-func (f family) reject() exprs {
+func isTCP() exprs {
+	return join(l4proto(keyReg), compare(expr.CmpOpEq, keyReg, []byte{unix.IPPROTO_TCP}))
+}
+
+func reset() exprs { return exprs{&expr.Reject{Type: unix.NFT_REJECT_TCP_RST}} }
+
+func (f family) unreachable() exprs {
 	code := uint8(3) // ICMP_PORT_UNREACH
 	if f.Family == dataplane.IPv6 {
 		code = 4 // ICMPV6_PORT_UNREACH

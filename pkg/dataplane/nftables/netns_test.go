@@ -1,13 +1,18 @@
 package nftables
 
 import (
+	"fmt"
+	"io"
 	"log/slog"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
 	"runtime"
 	"testing"
+	"time"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/steelyard-lb/steelyard/pkg/dataplane"
@@ -24,14 +29,15 @@ func privateNet(t testing.TB) {
 
 func newBackend(t testing.TB, mode dataplane.Mode) *Backend {
 	t.Helper()
-	b, err := New(Config{Mode: mode, Log: slog.New(slog.NewTextHandler(os.Stderr, nil))})
+	b, err := New(Config{Mode: mode, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { b.conn.CloseLasting() })
 	return b
 }
 
-func nftList(t testing.TB, args ...string) string {
+func nftCommand(t testing.TB, args ...string) string {
 	t.Helper()
 	out, err := exec.Command("nft", args...).CombinedOutput()
 	if err != nil {
@@ -40,29 +46,139 @@ func nftList(t testing.TB, args ...string) string {
 	return string(out)
 }
 
-func endpoints(local bool, addrs ...string) []dataplane.Endpoint {
-	var out []dataplane.Endpoint
-	for _, a := range addrs {
-		out = append(out, dataplane.Endpoint{Addr: netip.MustParseAddrPort(a), Local: local})
-	}
-	return out
+// namespace is a network namespace with a thread that works in it.
+type namespace struct {
+	t    *testing.T
+	fd   int
+	work chan func()
 }
 
-// web is a Service with everything.
-func web() *dataplane.Port {
-	return &dataplane.Port{
-		Name: dataplane.PortName{Service: "default/web", Port: "http", Protocol: dataplane.TCP}, Family: dataplane.IPv4,
-		Frontends: []dataplane.Frontend{
-			{Kind: dataplane.ClusterIP, Addr: netip.MustParseAddr("10.96.0.10"), Port: 80},
-			{Kind: dataplane.NodePort, Port: 30080},
-			{Kind: dataplane.LoadBalancerIP, Addr: netip.MustParseAddr("192.0.2.1"), Port: 80},
-		},
-		Cluster:       append(endpoints(true, "10.244.1.2:8080"), endpoints(false, "10.244.2.2:8080", "10.244.3.2:8080")...),
-		Local:         endpoints(true, "10.244.1.2:8080"),
-		ExternalLocal: true,
-		SourceRanges:  []netip.Prefix{netip.MustParsePrefix("203.0.113.0/25"), netip.MustParsePrefix("203.0.113.0/26"), netip.MustParsePrefix("198.51.100.7/32")},
-		OwnSource:     true,
+func newNamespace(t *testing.T) *namespace {
+	n := &namespace{t: t, work: make(chan func())}
+	started := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		err := unix.Unshare(unix.CLONE_NEWNET)
+		if err == nil {
+			n.fd, err = unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		}
+		started <- err
+		for f := range n.work {
+			f()
+		}
+	}()
+	if err := <-started; err != nil {
+		t.Fatalf("a network namespace: %v (the test needs root)", err)
+	}
+	t.Cleanup(func() {
+		close(n.work)
+		unix.Close(n.fd)
+	})
+	return n
+}
+
+// do runs f in the namespace.
+func (n *namespace) do(f func() error) {
+	n.t.Helper()
+	done := make(chan error)
+	n.work <- func() { done <- f() }
+	if err := <-done; err != nil {
+		n.t.Fatal(err)
 	}
 }
 
-func (b *Backend) list(t testing.TB) string { return nftList(t, "list", "table", "ip", "steelyard") }
+// connect connects two namespaces; each has a name for the interface, and addresses.
+func connect(a *namespace, aName string, aAddrs []netip.Prefix, b *namespace, bName string, bAddrs []netip.Prefix) {
+	a.t.Helper()
+	up := func(name string, addrs []netip.Prefix) error {
+		link, err := netlink.LinkByName(name)
+		if err != nil {
+			return err
+		}
+		for _, p := range addrs {
+			addr := &netlink.Addr{IPNet: &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}}
+			if p.Addr().Is6() {
+				addr.Flags = unix.IFA_F_NODAD
+			}
+			if err := netlink.AddrAdd(link, addr); err != nil {
+				return fmt.Errorf("address %s of %s: %w", p, name, err)
+			}
+		}
+		return netlink.LinkSetUp(link)
+	}
+	a.do(func() error {
+		veth := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: aName}, PeerName: bName, PeerNamespace: netlink.NsFd(b.fd)}
+		if err := netlink.LinkAdd(veth); err != nil {
+			return fmt.Errorf("veth %s-%s: %w", aName, bName, err)
+		}
+		return up(aName, aAddrs)
+	})
+	b.do(func() error { return up(bName, bAddrs) })
+}
+
+// route sends everything by way of the gateways.
+func (n *namespace) route(gateways ...string) {
+	n.t.Helper()
+	n.do(func() error {
+		for _, gw := range gateways {
+			if err := netlink.RouteAdd(&netlink.Route{Gw: net.ParseIP(gw)}); err != nil {
+				return fmt.Errorf("route by %s: %w", gw, err)
+			}
+		}
+		lo, err := netlink.LinkByName("lo")
+		if err != nil {
+			return err
+		}
+		return netlink.LinkSetUp(lo)
+	})
+}
+
+// serve answers connections with the name and the client's address.
+func (n *namespace) serve(name string, port int) {
+	n.t.Helper()
+	n.do(func() error {
+		l, err := net.Listen("tcp", fmt.Sprintf(":%d", port))
+		if err != nil {
+			return err
+		}
+		n.t.Cleanup(func() { l.Close() })
+		go func() {
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				client := c.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap()
+				fmt.Fprintf(c, "%s %s", name, client)
+				c.Close()
+			}
+		}()
+		return nil
+	})
+}
+
+// ask connects and returns the answer, or "refused" or "silence".
+func (n *namespace) ask(from, to string) string {
+	n.t.Helper()
+	var answer string
+	n.do(func() error {
+		d := net.Dialer{Timeout: time.Second}
+		if from != "" {
+			d.LocalAddr = &net.TCPAddr{IP: net.ParseIP(from)}
+		}
+		c, err := d.Dial("tcp", to)
+		switch {
+		case err == nil:
+			defer c.Close()
+			b, err := io.ReadAll(c)
+			answer = string(b)
+			return err
+		case os.IsTimeout(err):
+			answer = "silence"
+		default:
+			answer = "refused"
+		}
+		return nil
+	})
+	return answer
+}

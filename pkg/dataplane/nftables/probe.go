@@ -63,7 +63,7 @@ func (f family) features() []feature {
 		{"connection tracking", "nft_ct", nil, ctNew()},
 		{"address types", "nft_fib_" + map[dataplane.Family]string{dataplane.IPv4: "ipv4", dataplane.IPv6: "ipv6"}[f.Family], nil, local(false)},
 		{"random numbers", "nft_numgen", nil, random(keyReg, 2)},
-		{"rejection", "nft_reject", at(nft.ChainTypeFilter, input), f.reject()},
+		{"rejection", "nft_reject", at(nft.ChainTypeFilter, input), f.unreachable()},
 	}
 }
 

@@ -100,6 +100,7 @@ const (
 	chainServices = "services"
 	chainSources  = "source-ranges"
 	chainRefuse   = "refuse"
+	chainReject   = "reject"
 	chainOutsider = "mark-outsiders"
 )
 
@@ -135,17 +136,17 @@ func (f family) skeleton(mode dataplane.Mode, host dataplane.Host) []chain {
 	}
 	services = append(services, rule{"a Service's address", join(f.serviceKey(), lookupVerdict(setServices, keyReg))})
 	refuse := []rule{
-		{"nothing serves it", join(f.serviceKey(), in(setRejected, keyReg), f.reject())},
+		{"nothing serves it", join(f.serviceKey(), in(setRejected, keyReg), gotoChain(chainReject))},
 		{"served on other nodes only", join(f.serviceKey(), in(setDropped, keyReg), verdict(expr.VerdictDrop))},
 	}
 	input := []rule{newTo(chainRefuse)}
 	if mode == dataplane.Full {
 		services = append(services, rule{"a node port", join(f.notLoopback(), f.openForNodePorts(host),
 			f.nodePortKey(), lookupVerdict(setNodePorts, keyReg))})
-		refuse = append(refuse, rule{"no such port of a ClusterIP", join(f.load(f.daddr, keyReg), in(setClusterIPs, keyReg), f.reject())})
+		refuse = append(refuse, rule{"no such port of a ClusterIP", join(f.load(f.daddr, keyReg), in(setClusterIPs, keyReg), gotoChain(chainReject))})
 		input = append(input,
 			rule{"node port that nothing serves", join(ctNew(), f.nodePortKey(), in(setRejectedNodePorts, keyReg),
-				f.notLoopback(), f.openForNodePorts(host), f.reject())},
+				f.notLoopback(), f.openForNodePorts(host), gotoChain(chainReject))},
 			rule{"node port served on other nodes only", join(ctNew(), f.nodePortKey(), in(setDroppedNodePorts, keyReg),
 				f.notLoopback(), f.openForNodePorts(host), verdict(expr.VerdictDrop))})
 	}
@@ -162,6 +163,9 @@ func (f family) skeleton(mode dataplane.Mode, host dataplane.Host) []chain {
 	chains := []chain{
 		{name: chainOutsider, rules: outsiders},
 		{name: chainServices, rules: services},
+		// A TCP client gets a reset: it may ignore an ICMP error that comes while it still sends (sock_owned_by_user), and the kernel
+		// limits how many of those it sends, so that it would learn a second later, from the answer to its next try.
+		{name: chainReject, rules: []rule{{"TCP", join(isTCP(), reset())}, {"other protocols", f.unreachable()}}},
 		{name: chainRefuse, rules: refuse},
 		{name: chainSources, rules: []rule{{"loadBalancerSourceRanges", join(f.serviceKey(), in(setRestricted, keyReg),
 			f.load(f.saddr, keyReg+f.addrRegs+2), notIn(setSources, keyReg), verdict(expr.VerdictDrop))}}},
