@@ -35,10 +35,10 @@ var sources = []entry{
 			c.conn.Close()
 		}
 	}},
-	{number: 42, name: "who is masqueraded", conf: dataplane.Config{LocalhostNodePorts: true}, run: func(s *scenario) {
+	{number: 42, name: "who is masqueraded", balancer: true, conf: dataplane.Config{LocalhostNodePorts: true}, run: func(s *scenario) {
 		s.matrix(false)
 	}},
-	{number: 42, name: "who is masqueraded when the node's pods are not known", run: func(s *scenario) {
+	{number: 42, name: "who is masqueraded when the node's pods are not known", balancer: true, run: func(s *scenario) {
 		for _, n := range nodes {
 			s.changeNode(n, func(n *corev1.Node) { n.Spec.PodCIDR, n.Spec.PodCIDRs = "", nil })
 		}
@@ -88,15 +88,19 @@ func (s *scenario) matrix(blind bool) {
 		for _, a := range []netip.Addr{cip.Addr(), vip, xip} {
 			s.via(a, "n2")
 		}
-		s.flow("pB2", cip, self, c.inside)
-		s.flow("n2", cip, "n2", c.inside)
-		switch {
-		case !blind:
-			s.flow("cl", cip, "n2", c.inside)
-		case c.inside == local: // answers from another node would not come back this way
-			s.flow("cl", cip, "cl", c.inside)
+		externals := []target{tcp(vip, 80)}
+		if s.Mode == dataplane.Full {
+			externals = append(externals, tcp(xip, 80), tcp(s.addr("n2"), uint16(nodePort)))
+			s.flow("pB2", cip, self, c.inside)
+			s.flow("n2", cip, "n2", c.inside)
+			switch {
+			case !blind:
+				s.flow("cl", cip, "n2", c.inside)
+			case c.inside == local: // answers from another node would not come back this way
+				s.flow("cl", cip, "cl", c.inside)
+			}
 		}
-		for _, to := range []target{tcp(vip, 80), tcp(xip, 80), tcp(s.addr("n2"), uint16(nodePort))} {
+		for _, to := range externals {
 			s.flow("n2", to, "n2", all)
 			switch {
 			case c.outside == all:
@@ -110,7 +114,7 @@ func (s *scenario) matrix(blind bool) {
 				s.flow("cl", to, "cl", local)
 			}
 		}
-		if s.LocalhostNodePorts && s.Backend == "iptables" && !s.v6 {
+		if s.LocalhostNodePorts && s.Mode == dataplane.Full && s.Backend == "iptables" && !s.v6 {
 			s.flow("n2", tcp(netip.MustParseAddr("127.0.0.1"), uint16(nodePort)), "n2", all)
 		}
 	}

@@ -188,9 +188,10 @@ func staleOnly(s *scenario) {
 	}
 	insert(unix.IPPROTO_TCP, vip, "pC1", 5000)
 	insert(unix.IPPROTO_UDP, netip.AddrPortFrom(s.addr("cl"), 30053), "cl", 5001)
+	insert(unix.IPPROTO_SCTP, vip, "pC1", 5002)
 	s.endpoints("dns", on("pB1"))
 	s.sync()
-	s.eventually("20000 - 200 flows and the two that are not the Service's remain", func() error {
+	s.eventually("20000 - 200 flows and the three that are none of it remain", func() error {
 		list, err := h.ConntrackTableList(netlink.ConntrackTable, family)
 		if err != nil {
 			return err
@@ -200,16 +201,15 @@ func staleOnly(s *scenario) {
 		for _, f := range list {
 			by, _ := netip.AddrFromSlice(f.Reverse.SrcIP)
 			switch {
-			case f.Forward.SrcPort == 5000, f.Forward.SrcPort == 5001:
-				others[fmt.Sprint(f.Forward.SrcPort)] = true
-			case f.Forward.SrcPort < 10000 || f.Forward.DstPort != 80:
+			case f.Forward.Protocol != unix.IPPROTO_UDP, f.Forward.DstPort == 30053:
+				others[fmt.Sprint(f.Forward.Protocol)] = true
 			case by.Unmap() == s.addr("pB1"):
 				good++
 			default:
 				stale++
 			}
 		}
-		if good != 19800 || stale != 0 || len(others) != 2 {
+		if good != 19800 || stale != 0 || len(others) != 3 {
 			return fmt.Errorf("%d good flows, %d stale ones, others: %s", good, stale, strings.Join(slices.Sorted(maps.Keys(others)), " "))
 		}
 		return nil
