@@ -4,7 +4,7 @@ SHELL := /bin/bash
 export CGO_ENABLED := 0
 
 help: ## Show what can be made
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: ## Start a cluster, install Steelyard, serve a Service, survive a node's failure; under 2 minutes once built
 	@go run ./e2e/demo
@@ -25,4 +25,7 @@ lab: ## Start a cluster to play with; `go run ./e2e/lab` shows what to do with i
 bench: ## Measure what the documentation claims
 	@go run ./e2e/bench
 
-.PHONY: help demo test check generate lab bench
+bench-dataplane: ## Measure the dataplane beside kube-proxy's (as root); about 15 minutes
+	@go run ./e2e/bench/dataplane
+
+.PHONY: help demo test check generate lab bench bench-dataplane

@@ -63,6 +63,21 @@ func Programs(ctx context.Context) (string, error) {
 	return dir, err
 }
 
+// ProxyBench returns the program that runs kube-proxy's own proxier for the benchmark, built anew if its source changed. It is not one of
+// Programs, since the lab does not need it.
+func ProxyBench(ctx context.Context) (string, error) {
+	cache, err := CacheDir()
+	if err != nil {
+		return "", err
+	}
+	root, err := ModuleRoot()
+	if err != nil {
+		return "", err
+	}
+	program := filepath.Join(cache, "proxybench")
+	return program, goBuild(ctx, filepath.Join(root, "e2e", "lab", "programs"), "-trimpath", "-ldflags", "-s -w", "-o", program, "./proxybench")
+}
+
 // packages are the Debian packages that the lab and the packet tests need, each with a command that shows it is there.
 var packages = []struct{ command, name string }{
 	{"/usr/lib/cni/ptp", "containernetworking-plugins"},
