@@ -26,8 +26,7 @@ type Change struct {
 	// container does not know its own by it. Program is the thread's name, at most 15 bytes.
 	PID     uint32
 	Program string
-	Port    uint32 // of the netlink socket that the change came by
-	Gone    bool   // the table itself was removed
+	Gone    bool // the table itself was removed
 	// Lost: changes came faster than they were read, and some, to any table, were not. All other fields are zero.
 	Lost bool
 }
@@ -138,7 +137,6 @@ func (t *transaction) add(m netlink.Message) []Change {
 				done[i].PID = binary.BigEndian.Uint32(pid)
 			}
 			done[i].Program = text(attribute(attrs, unix.NFTA_GEN_PROC_NAME))
-			done[i].Port = m.Header.PID
 		}
 		return done
 	}

@@ -1,7 +1,6 @@
 package nftables
 
 import (
-	"fmt"
 	"net/netip"
 	"time"
 
@@ -191,5 +190,3 @@ func (f family) usable(all []dataplane.Endpoint) []dataplane.Endpoint {
 
 // shared tells whether several Services may have the same slot, with the same content.
 func (s slot) shared() bool { return s.set == setClusterIPs || s.set == setHairpin }
-
-func (s slot) String() string { return fmt.Sprintf("%s %x", s.set, s.key) }

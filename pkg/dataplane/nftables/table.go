@@ -29,7 +29,7 @@ type table struct {
 }
 
 func newTable(f family, mode dataplane.Mode, host dataplane.Host) *table {
-	t := &table{family: f, mode: mode, host: host, ports: map[string][]numbered{}, classes: map[class]struct{}{},
+	t := &table{family: f, mode: mode, host: clone(host), ports: map[string][]numbered{}, classes: map[class]struct{}{},
 		chains: map[string]bool{}, users: map[slot]int{},
 		setOf: map[string]*nft.Set{}}
 	t.nft = &nft.Table{Name: tableName, Family: nft.TableFamilyIPv4}
@@ -41,6 +41,12 @@ func newTable(f family, mode dataplane.Mode, host dataplane.Host) *table {
 	}
 	t.version = f.skeleton(mode, host)[0].name
 	return t
+}
+
+// clone keeps what the host was, for the model's may be changed in place. No list stays no list: that has a meaning of its own.
+func clone(h dataplane.Host) dataplane.Host {
+	h.PodCIDRs, h.NodePortAddrs = slices.Clone(h.PodCIDRs), slices.Clone(h.NodePortAddrs)
+	return h
 }
 
 // change is what a transaction does to a table.
@@ -94,7 +100,7 @@ func (t *table) update(m *dataplane.Model, services []string) *change {
 	ch := newChange()
 	use := t.use(ch)
 	before, after, had := t.hostElements(t.host), t.hostElements(m.Host), map[slot]bool{}
-	t.host = m.Host
+	t.host = clone(m.Host)
 	for _, name := range services {
 		old := t.ports[name]
 		now := t.numberPorts(old, m.Ports[name])
