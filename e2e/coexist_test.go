@@ -88,7 +88,9 @@ func TestKubeProxyAndBack(t *testing.T) {
 			owner(t, addr)
 			inside, balanced := clusterAddress(t, s), port7000(addr)
 			ported := net.JoinHostPort(lab.Address("node-3", false).String(), strconv.Itoa(int(s.Spec.Ports[0].NodePort)))
-			open := []*conversation{converse(t, lab.Host("node-1"), inside), converse(t, clientHost(), balanced), converse(t, clientHost(), ported)}
+			// Not through the load-balancer address: each rollout of the speakers hands it from node to node, and the next knows nothing of
+			// the connections that the last one tracked.
+			open := []*conversation{converse(t, lab.Host("node-1"), inside), converse(t, clientHost(), ported)}
 			var streams []*traffic.Stream
 			for from, to := range map[string]string{"node-1": inside, cluster.Client: balanced, cluster.Remote: ported} {
 				streams = append(streams, traffic.StartPatient(lab.Host(from), to, 20*time.Millisecond, 10*time.Second))

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -37,8 +38,8 @@ func main() {
 	flag.IntVar(&s.fewer, "kube-proxy-services", 5_000, "how many of them kube-proxy gets in iptables mode, where the time to load 10,000 is minutes")
 	flag.IntVar(&s.flat, "flat", 30_000, "through how many Services a connection's first packet should take no longer than through 10")
 	flag.IntVar(&s.rounds, "rounds", 10, "how often each change is measured")
-	flag.IntVar(&s.traffic, "traffic-rounds", 40, "how often traffic is measured, in short turns of every proxy")
-	flag.DurationVar(&s.period, "period", 250*time.Millisecond, "how long each turn is")
+	flag.IntVar(&s.traffic, "traffic-rounds", 100, "how often traffic is measured, in short turns of every proxy")
+	flag.DurationVar(&s.period, "period", 100*time.Millisecond, "how long each turn is")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -122,12 +123,16 @@ type column struct {
 	program        []string
 	site           *site
 
-	load                        time.Duration
-	addKernel, addEvent         time.Duration
-	changeKernel, changeEvent   time.Duration
-	held, largest               float64 // bytes
-	connect, rate, bytesPerTime float64 // seconds; per second
+	load, addKernel, addEvent, changeKernel, changeEvent sample // seconds
+	held, largest                                        sample // bytes
+	connect                                              sample // seconds
+	rate, throughput                                     sample // connections and bytes per second
 }
+
+// sample is what measuring one thing several times gave.
+type sample []float64
+
+func (s sample) median() float64 { return slices.Sorted(slices.Values(s))[len(s)/2] }
 
 // measureRules loads the Services and changes them. The rules stay for the traffic.
 func (c *column) measureRules(ctx context.Context, rounds int) (err error) {
@@ -139,29 +144,27 @@ func (c *column) measureRules(ctx context.Context, rounds int) (err error) {
 	if err != nil {
 		return err
 	}
-	if c.load, err = p.fill(c.services, rounds); err != nil {
+	load, err := p.fill(c.services, rounds)
+	if err != nil {
 		return errors.Join(err, p.end())
 	}
-	var addKernel, addEvent, changeKernel, changeEvent []time.Duration
+	c.load = sample{load.Seconds()}
 	for i := range rounds {
 		added, err := p.sync(order{Service: service(c.services+i, false)})
 		if err != nil {
 			return errors.Join(err, p.end())
 		}
-		addKernel, addEvent = append(addKernel, added.Kernel), append(addEvent, added.Event)
+		c.addKernel, c.addEvent = append(c.addKernel, added.Kernel.Seconds()), append(c.addEvent, added.Event.Seconds())
 		changed, err := p.sync(order{Slice: slice(i, 1, false)})
 		if err != nil {
 			return errors.Join(err, p.end())
 		}
-		changeKernel, changeEvent = append(changeKernel, changed.Kernel), append(changeEvent, changed.Event)
+		c.changeKernel, c.changeEvent = append(c.changeKernel, changed.Kernel.Seconds()), append(c.changeEvent, changed.Event.Seconds())
 	}
-	c.addKernel, c.addEvent, c.changeKernel, c.changeEvent = median(addKernel), median(addEvent), median(changeKernel), median(changeEvent)
-	if c.held, err = p.memory(); err != nil {
-		return errors.Join(err, p.end())
-	}
-	if err := p.end(); err != nil {
+	held, err := p.memory()
+	if err := errors.Join(err, p.end()); err != nil {
 		return err
 	}
-	c.largest = p.largest()
+	c.held, c.largest = sample{held}, sample{p.largest()}
 	return nil
 }

@@ -5,20 +5,12 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"slices"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 )
-
-// number is what medians are made of.
-type number interface{ ~int64 | ~float64 }
-
-func median[T number](sample []T) T {
-	return slices.Sorted(slices.Values(sample))[len(sample)/2]
-}
 
 // connect opens a connection to the load-balancer address from the network namespace of the thread. Closing it resets it, so that no port
 // waits for late packets.
@@ -45,7 +37,7 @@ func connect() (fd int, took time.Duration, err error) {
 
 // connectTime is the median of n connections, one after the other, in seconds.
 func (s *site) connectTime(n int) (float64, error) {
-	var times []float64
+	var times sample
 	err := in(s.client, func() error {
 		for range n {
 			fd, took, err := connect()
@@ -60,7 +52,7 @@ func (s *site) connectTime(n int) (float64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("%s: %w", s.node, err)
 	}
-	return median(times), nil
+	return times.median(), nil
 }
 
 // connectionRate is how many connections a second four clients make.
@@ -115,26 +107,25 @@ func (s *site) throughput(period time.Duration) (rate float64, err error) {
 	return rate, nil
 }
 
-// inTurns measures something of every site in each round, so that what else the machine does strikes all of them, and returns the medians.
-func inTurns(ctx context.Context, rounds int, sites []*site, measure func(*site) (float64, error)) ([]float64, error) {
-	samples := make([][]float64, len(sites))
-	for range rounds {
-		for i, s := range sites {
+// inTurns measures something of every site in each round, there and back, so that what else the machine does strikes all of them alike.
+func inTurns(ctx context.Context, rounds int, sites []*site, measure func(*site) (float64, error)) ([]sample, error) {
+	samples := make([]sample, len(sites))
+	for round := range rounds {
+		for i := range sites {
+			if round%2 == 1 {
+				i = len(sites) - 1 - i
+			}
 			if err := ctx.Err(); err != nil {
 				return nil, err
 			}
-			v, err := measure(s)
+			v, err := measure(sites[i])
 			if err != nil {
 				return nil, err
 			}
 			samples[i] = append(samples[i], v)
 		}
 	}
-	medians := make([]float64, len(sites))
-	for i, s := range samples {
-		medians[i] = median(s)
-	}
-	return medians, nil
+	return samples, nil
 }
 
 func measureTraffic(ctx context.Context, s settings, columns []*column) error {
@@ -143,7 +134,7 @@ func measureTraffic(ctx context.Context, s settings, columns []*column) error {
 		sites = append(sites, c.site)
 	}
 	fmt.Fprintln(os.Stderr, "traffic ...")
-	connects, err := inTurns(ctx, s.traffic, sites, func(at *site) (float64, error) { return at.connectTime(200) })
+	connects, err := inTurns(ctx, s.traffic, sites, func(at *site) (float64, error) { return at.connectTime(100) })
 	if err != nil {
 		return err
 	}
@@ -156,7 +147,7 @@ func measureTraffic(ctx context.Context, s settings, columns []*column) error {
 		return err
 	}
 	for i, c := range columns {
-		c.connect, c.rate, c.bytesPerTime = connects[i], rates[i], throughputs[i]
+		c.connect, c.rate, c.throughput = connects[i], rates[i], throughputs[i]
 	}
 	return nil
 }
@@ -186,11 +177,11 @@ func measureFlatness(ctx context.Context, s settings, self string) error {
 		}
 		sites = append(sites, at)
 	}
-	times, err := inTurns(ctx, 2*s.traffic, sites, func(at *site) (float64, error) { return at.connectTime(200) })
+	times, err := inTurns(ctx, 2*s.traffic, sites, func(at *site) (float64, error) { return at.connectTime(100) })
 	if err != nil {
 		return err
 	}
 	fmt.Printf("Steelyard in nftables, time to connect: through 10 Services %s, through %d %s, ratio %.2f\n",
-		duration(times[0]), s.flat, duration(times[1]), times[1]/times[0])
+		duration(times[0].median()), s.flat, duration(times[1].median()), ratio(times[1], times[0]))
 	return nil
 }
