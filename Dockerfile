@@ -3,7 +3,9 @@
 #   docker build --target controller -t ghcr.io/steelyard-lb/controller:0.1.0 .
 #   docker build --target speaker -t ghcr.io/steelyard-lb/speaker:0.1.0 .
 #
-# Each holds one static program and nothing else: it reads its certificates from its service account.
+# The controller's holds one static program and nothing else: it reads its certificates from its service account. The
+# speaker's has iptables too, in both variants: one backend writes its rules with them, and other proxies' rules are
+# found by them.
 
 # Compiles on the builder's own architecture for the target's, so that no emulation is needed.
 FROM --platform=$BUILDPLATFORM golang:1.26 AS build
@@ -22,6 +24,9 @@ COPY --from=build /out/controller /controller
 USER 65532:65532
 ENTRYPOINT ["/controller"]
 
-FROM scratch AS speaker
+FROM debian:bookworm-slim AS speaker
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends iptables \
+ && rm -rf /var/lib/apt/lists/*
 COPY --from=build /out/speaker /speaker
 ENTRYPOINT ["/speaker"]

@@ -67,6 +67,18 @@ func (t *Tracker) usable(all []place, filter func(place) bool) []Endpoint {
 	return leaving
 }
 
+// powered leaves out the endpoints on nodes that are down, if any other can take their place.
+func (t *Tracker) powered(all []place) []place {
+	if len(t.down) == 0 {
+		return all
+	}
+	up := slices.DeleteFunc(slices.Clone(all), func(p place) bool { return t.down[p.Node] })
+	if !slices.ContainsFunc(up, func(p place) bool { return p.Ready || p.Serving && p.Terminating }) {
+		return all
+	}
+	return up
+}
+
 // topology returns the filter that the hints ask for. They hold only if every ready endpoint has some and one of them means this node, else
 // the traffic would go nowhere, or to a few endpoints that happen to be updated first.
 func (t *Tracker) topology(all []place) func(place) bool {

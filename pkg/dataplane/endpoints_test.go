@@ -220,3 +220,36 @@ func TestServing(t *testing.T) {
 		t.Errorf("a TCP port has %v", p[1].Serving)
 	}
 }
+
+func TestNodesThatAreDown(t *testing.T) {
+	key := newService().Namespace + "/" + newService().Name
+	here, there, elsewhere := endpoint("10.244.1.1", "n1"), endpoint("10.244.2.1", "n2"), endpoint("10.244.3.1", "n3")
+	unready := endpoint("10.244.1.1", "n1", conditions(false, false, false))
+	for what, c := range map[string]struct {
+		endpoints []discoveryv1.Endpoint
+		down      []string
+		want      string
+	}{
+		"none":                       {[]discoveryv1.Endpoint{here, there}, nil, "1.1:8080* 2.1:8080"},
+		"one of two":                 {[]discoveryv1.Endpoint{here, there}, []string{"n2"}, "1.1:8080*"},
+		"all, so that nothing helps": {[]discoveryv1.Endpoint{there, elsewhere}, []string{"n2", "n3"}, "2.1:8080 3.1:8080"},
+		"the rest is not ready":      {[]discoveryv1.Endpoint{unready, there}, []string{"n2"}, "2.1:8080"},
+		"another node":               {[]discoveryv1.Endpoint{here, there}, []string{"n3"}, "1.1:8080* 2.1:8080"},
+	} {
+		t.Run(what, func(t *testing.T) {
+			tr := track([]*corev1.Service{newService()}, newSlice(c.endpoints...))
+			m := model(tr)
+			before := list(m.Ports[key][0].Cluster)
+			tr.SetDown(c.down)
+			tr.Update(m)
+			if got := list(m.Ports[key][0].Cluster); got != c.want {
+				t.Errorf("%s serve, want %s", got, c.want)
+			}
+			tr.SetDown(nil)
+			tr.Update(m)
+			if got := list(m.Ports[key][0].Cluster); got != before {
+				t.Errorf("%s serve when all are up again, want %s", got, before)
+			}
+		})
+	}
+}

@@ -35,6 +35,7 @@ type Tracker struct {
 	zone   unique.Handle[string]
 	node   Node
 	local  []netip.Addr // sorted
+	down   map[unique.Handle[string]]bool
 	served func(netip.Addr) bool
 
 	services  map[string]*service
@@ -149,6 +150,24 @@ func (t *Tracker) SetLocalAddrs(addrs []netip.Addr) {
 	t.local = slices.Compact(t.local)
 }
 
+// SetDown tells which nodes have lost power. Kubernetes goes on calling their pods ready for most of a minute; they get no new connections
+// unless there is nobody else.
+func (t *Tracker) SetDown(nodes []string) {
+	down := map[unique.Handle[string]]bool{}
+	for _, n := range nodes {
+		down[unique.Make(n)] = true
+	}
+	before := t.down
+	t.down = down
+	for _, s := range t.services {
+		if slices.ContainsFunc(s.slices, func(n namedSlice) bool {
+			return slices.ContainsFunc(n.Endpoints, func(e SliceEndpoint) bool { return before[e.Node] != down[e.Node] })
+		}) {
+			t.touch(s)
+		}
+	}
+}
+
 // SetServed tells which load-balancer addresses are carried in LoadBalancer mode; none, until it is called. It is to be called again when
 // the function would answer differently.
 func (t *Tracker) SetServed(served func(netip.Addr) bool) {
@@ -236,7 +255,7 @@ func (t *Tracker) ports(s *service) (ports []*Port, check HealthCheck) {
 		}
 		ready := map[netip.Addr]bool{}
 		for _, port := range s.spec.Ports {
-			all := s.places(family, port)
+			all := t.powered(s.places(family, port))
 			if check.Port != 0 {
 				for _, p := range all {
 					if p.Ready && t.isLocal(p) {

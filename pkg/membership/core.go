@@ -384,6 +384,12 @@ func (c *core) members() []Member {
 	return members
 }
 
+func (c *core) powerless() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.roster.powerless()
+}
+
 func (c *core) quorum(now time.Time) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -170,6 +170,9 @@ func (l *List) memberlistConfig() *memberlist.Config {
 // Members returns the live members, this one included, sorted by name.
 func (l *List) Members() []Member { return l.core.members() }
 
+// PowerLost returns the nodes, sorted, whose speakers were lost because the node itself is silent, and have not come back.
+func (l *List) PowerLost() []string { return l.core.powerless() }
+
 // Changed receives after Members has changed; several changes may come as one.
 func (l *List) Changed() <-chan struct{} { return l.changes }
 

@@ -225,6 +225,18 @@ func (r *roster) outlived(now time.Time) []string {
 	return names
 }
 
+// powerless returns the names of those that lost power and have not been heard of since.
+func (r *roster) powerless() []string {
+	var names []string
+	for name, p := range r.peers {
+		if p.grave != nil && p.grave.reason == PowerLost {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
 func (r *roster) live() []*peer {
 	var live []*peer
 	for _, p := range r.peers {

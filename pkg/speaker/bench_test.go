@@ -25,6 +25,7 @@ type still struct {
 func (m *still) Members() []membership.Member               { return m.members }
 func (m *still) Changed() <-chan struct{}                   { return nil }
 func (m *still) Settled() <-chan struct{}                   { return nil }
+func (*still) PowerLost() []string                          { return nil }
 func (m *still) Quorum() bool                               { return true }
 func (m *still) Broadcast([]byte)                           { m.sent++ }
 func (m *still) Update(bool, []net.HardwareAddr, []string)  {}

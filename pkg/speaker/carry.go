@@ -67,7 +67,7 @@ func removeRules(ctx context.Context, name string, log *slog.Logger) error {
 	return nil
 }
 
-// newDataplane returns the engine that the options ask for, nil for none, having removed the rules of other backends.
+// newDataplane returns the engine that the options ask for; for none, nil, having removed what another mode left.
 func newDataplane(ctx, below context.Context, cfg *rest.Config, o Options, reports *reporter, r prometheus.Registerer) (*engine.Engine, error) {
 	d := o.Dataplane
 	if d.Mode == dataplane.Off {

@@ -179,6 +179,16 @@ func (m *fakeMembers) Members() []membership.Member {
 	return slices.SortedFunc(maps.Values(m.view), func(a, b membership.Member) int { return strings.Compare(a.Name, b.Name) })
 }
 
+// PowerLost are those that went without a goodbye.
+func (m *fakeMembers) PowerLost() []string {
+	m.hub.mu.Lock()
+	defer m.hub.mu.Unlock()
+	return slices.DeleteFunc(slices.Sorted(maps.Keys(m.known)), func(name string) bool {
+		_, live := m.view[name]
+		return live
+	})
+}
+
 func (m *fakeMembers) Changed() <-chan struct{} { return m.changed }
 func (m *fakeMembers) Settled() <-chan struct{} { return m.settled }
 

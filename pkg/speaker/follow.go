@@ -39,6 +39,10 @@ func (s *Speaker) follow(now time.Time) {
 	s.view = s.look(now)
 	s.view.quorum = s.steadyQuorum(s.members.Quorum(), now)
 	s.nodesChanged = false
+	if down := s.members.PowerLost(); s.config.Dataplane != nil && !slices.Equal(down, s.down) {
+		s.down = down
+		s.config.Dataplane.SetDown(down)
+	}
 
 	for name := range s.view.live {
 		if !old.live[name] {

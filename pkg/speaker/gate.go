@@ -14,6 +14,8 @@ type Dataplane interface {
 	Carries(netip.Addr) bool
 	// Changed says that some answer of Carries may be another now.
 	Changed() <-chan struct{}
+	// SetDown tells which nodes have lost power.
+	SetDown(nodes []string)
 }
 
 func (s *Speaker) carries(a netip.Addr) bool {

@@ -2,6 +2,7 @@ package speaker
 
 import (
 	"net/netip"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -14,10 +15,13 @@ import (
 type fakeGate struct {
 	closed  atomic.Bool
 	changed chan struct{}
+	down    atomic.Pointer[[]string]
 }
 
 func (g *fakeGate) Carries(netip.Addr) bool  { return !g.closed.Load() }
 func (g *fakeGate) Changed() <-chan struct{} { return g.changed }
+
+func (g *fakeGate) SetDown(nodes []string) { g.down.Store(&nodes) }
 
 func (g *fakeGate) close(closed bool) {
 	g.closed.Store(closed)
@@ -80,5 +84,22 @@ func TestOwnerThatLosesItsRules(t *testing.T) {
 		if got := w.owner(v4); got == first {
 			t.Errorf("%s took it back when its rules returned; a returning node takes nothing", got)
 		}
+	})
+}
+
+func TestDataplaneHearsOfLostPower(t *testing.T) {
+	inWorld(t, 3, func(t *testing.T, w *world) {
+		down := func(want ...string) {
+			t.Helper()
+			time.Sleep(time.Second)
+			got := w.running["node-a"].gate.down.Load()
+			if got == nil || !slices.Equal(*got, want) {
+				t.Errorf("the dataplane of node-a believes %v to be down, want %v", got, want)
+			}
+		}
+		w.powerOff("node-b")
+		down("node-b")
+		w.start("node-b")
+		down()
 	})
 }

@@ -38,6 +38,9 @@ func (g *guard) Carries(a netip.Addr) bool { return g.yielded.Load() || g.engine
 // Changed implements Dataplane.
 func (g *guard) Changed() <-chan struct{} { return g.changed }
 
+// SetDown implements Dataplane.
+func (g *guard) SetDown(nodes []string) { g.engine.SetDown(nodes) }
+
 func (g *guard) tell() {
 	select {
 	case g.changed <- struct{}{}:
@@ -64,7 +67,7 @@ func (g *guard) run(ctx context.Context) {
 		}
 	}()
 	if g.engine.Mode != dataplane.Full {
-		g.engine.Start() // in mode loadbalancer there is to be another
+		g.carry(ctx, rival.Finding{}) // in mode loadbalancer there is to be another
 		return
 	}
 	// A look that takes long has found rules of which it does not know yet whether they are alive. They carry the traffic meanwhile.
@@ -115,7 +118,7 @@ func (g *guard) carry(ctx context.Context, found rival.Finding) {
 		g.log.Warn("another service proxy left its rules behind; remove them with: speaker cleanup --kube-proxy", "proxy", found.Kind,
 			"evidence", found.Evidence, "rules", strings.Join(found.Leftovers, ", "))
 	}
-	g.log.Info("carrying the Services of this node")
+	g.log.Info("carrying Services on this node", "mode", g.engine.Mode, "backend", g.engine.BackendName)
 	g.engine.Resume()
 	g.engine.Start()
 	for !g.engine.Settled() {
@@ -126,4 +129,13 @@ func (g *guard) carry(ctx context.Context, found rival.Finding) {
 		}
 	}
 	g.yield(false)
+	// Rules of the backend that was in use before have carried the traffic until now.
+	for _, name := range Backends {
+		if name == g.engine.BackendName {
+			continue
+		}
+		if err := removeRules(ctx, name, g.log); err != nil {
+			g.log.Error("rules of the other backend are still there and meet packets first; remove them: restart the speaker, or run speaker cleanup", "error", err)
+		}
+	}
 }

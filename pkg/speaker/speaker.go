@@ -19,6 +19,7 @@ import (
 // Members is what the speaker needs of the other speakers; membership.List is one.
 type Members interface {
 	Members() []membership.Member
+	PowerLost() []string
 	Changed() <-chan struct{}
 	Settled() <-chan struct{}
 	Quorum() bool
@@ -79,6 +80,7 @@ type Speaker struct {
 	quorumAt  time.Time            // when the present quorum counts; zero without one
 	reunited  time.Time            // when a member came, or came back
 	lostAt    map[string]time.Time // when those that are not live any more were lost
+	down      []string             // nodes that lost power
 	cutOff    bool                 // it has had no interface, and has not met the others since
 	aloneAt   time.Time            // when it settles that it is alone
 	held      map[netip.Addr]*hold

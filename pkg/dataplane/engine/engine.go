@@ -179,6 +179,9 @@ func (e *Engine) SetNode(node *corev1.Node) {
 	})
 }
 
+// SetDown tells which nodes have lost power.
+func (e *Engine) SetDown(nodes []string) { e.tell(func() { e.tracker.SetDown(nodes) }) }
+
 // DeleteNode tells that this node's Node is gone: load balancers learn that nothing new should come here. The rules stay as they are.
 func (e *Engine) DeleteNode() {
 	e.mu.Lock()
