@@ -70,6 +70,10 @@ func New(config Config) (*Backend, error) {
 		}
 		b.families = append(b.families, f)
 	}
+	// What was killed for want of time says nothing about what the node can do.
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("trying iptables on this node took longer than a minute; the node is too busy, or another program holds the xtables lock: %w", err)
+	}
 	b.log.Info("keeping rules with iptables", "program", b.families[0].name("-restore"))
 	return b, nil
 }
