@@ -141,7 +141,9 @@ func (a *agent) sync() error {
 	if err := a.order(order{Sync: a.syncs}); err != nil {
 		return err
 	}
-	deadline := time.After(3 * patience)
+	// Busy machines take seconds for the grace periods of RCU that the kernel's transactions wait for.
+	const limit = 4 * patience
+	deadline := time.After(limit)
 	for {
 		select {
 		case n := <-a.synced:
@@ -151,7 +153,7 @@ func (a *agent) sync() error {
 		case <-a.exited:
 			return fmt.Errorf("agent of %s ended; it logged:\n%s", a.node.name, a.logged())
 		case <-deadline:
-			return fmt.Errorf("agent of %s did not bring its orders into the kernel in %s; it logged:\n%s", a.node.name, 3*patience, a.logged())
+			return fmt.Errorf("agent of %s did not bring its orders into the kernel in %s; it logged:\n%s", a.node.name, limit, a.logged())
 		}
 	}
 }

@@ -286,7 +286,7 @@ func healthChecks(s *scenario) {
 
 // churn changes one Service after the other among many, on one node, while a client uses one that does not change.
 func churn(s *scenario) {
-	const services, changes = 5000, 300
+	const services, changes = 2000, 300
 	s.kill("n2")
 	s.kill("n3")
 	s.service("still")

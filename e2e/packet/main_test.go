@@ -24,7 +24,7 @@ func TestMain(m *testing.M) {
 	flag.Parse()
 	// Most of a scenario is waiting, for what must stay silent above all.
 	if flag.Lookup("test.parallel").Value.String() == flag.Lookup("test.parallel").DefValue {
-		_ = flag.Set("test.parallel", "6")
+		_ = flag.Set("test.parallel", "5")
 	}
 	os.Exit(m.Run())
 }

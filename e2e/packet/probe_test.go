@@ -21,7 +21,7 @@ import (
 // How long a client waits: for an answer, which comes at once unless the machine is very busy, and for the silence of a dropped packet, which
 // TCP asks about again after a second.
 const (
-	patience = 10 * time.Second
+	patience = 30 * time.Second
 	silence  = 1300 * time.Millisecond
 )
 
