@@ -52,6 +52,10 @@ func TestNodeLosesPower(t *testing.T) {
 		if result.Gap > 3*time.Second {
 			t.Errorf("no new connection for %s", result.Gap)
 		}
+		// Kubernetes calls the pods on the dead node ready for most of a minute. Nobody is sent to them.
+		after := traffic.StartPatient(clientHost(), port7000(addr), 20*time.Millisecond, 5*time.Second)
+		must(t, lab.WaitFor(t.Context(), "more traffic", after.Flows(time.Now())))
+		allServed(t, after)
 		second := owner(t, addr)
 		mend(t, first)
 		if now := owner(t, addr); now != second {
