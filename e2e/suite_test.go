@@ -248,8 +248,7 @@ func reach(t *testing.T, from host.Host, network string, addr netip.Addr) (answe
 	return answer
 }
 
-// carriedEverywhere waits until every node's proxy has rules for the addresses: a node that takes an address over before
-// that serves nobody, and kube-proxy takes up to a second.
+// carriedEverywhere waits until every node has rules for the addresses, and so may announce them.
 func carriedEverywhere(t *testing.T, addrs ...netip.Addr) {
 	t.Helper()
 	must(t, lab.Carried(t.Context(), addrs...))

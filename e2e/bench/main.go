@@ -74,7 +74,7 @@ func run(ctx context.Context, rounds, burst int, only string) (err error) {
 		return err
 	}
 	b := &bench{Cluster: c, rounds: rounds}
-	fmt.Printf("conditions: %d CPUs, kernel %s, Kubernetes v1.36 with 3 nodes in network namespaces of one machine, kube-proxy in iptables mode\n\n", runtime.NumCPU(), kernel())
+	fmt.Printf("conditions: %d CPUs, kernel %s, Kubernetes v1.36 with 3 nodes in network namespaces of one machine, Steelyard in mode full with nftables\n\n", runtime.NumCPU(), kernel())
 	for _, m := range []struct {
 		name    string
 		measure func() error

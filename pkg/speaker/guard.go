@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -78,8 +79,18 @@ func (g *guard) run(ctx context.Context) {
 	const interval = 10 * time.Second
 	finder := &rival.Finder{}
 	carrying, warned := false, false
+	var leftovers []string // when it was decided to carry
 	for {
-		found, err := finder.Look(ctx)
+		// To look costs other programs' rules a disturbance, so while carrying a glance has to do until there are rules that were not there.
+		see := finder.Look
+		if carrying {
+			see = finder.Glance
+		}
+		found, err := see(ctx)
+		if err == nil && carrying && !found.Alive && slices.ContainsFunc(found.Leftovers, func(l string) bool { return !slices.Contains(leftovers, l) }) {
+			found, err = finder.Look(ctx)
+			leftovers = found.Leftovers
+		}
 		switch {
 		case ctx.Err() != nil:
 			return
@@ -101,7 +112,7 @@ func (g *guard) run(ctx context.Context) {
 			}
 		case !carrying:
 			undecided.Stop()
-			carrying, warned = true, false
+			carrying, warned, leftovers = true, false, found.Leftovers
 			g.carry(ctx, found)
 		}
 		select {

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -42,6 +43,7 @@ func (c *clocked) Sync(ctx context.Context, m *dataplane.Model, changed []string
 
 // agent carries out orders as the speaker's dataplane does, until standard input ends.
 func agent(backend string) error {
+	debug.SetGCPercent(50) // as the speaker does
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	b, err := newBackend(backend, log)
 	if err != nil {

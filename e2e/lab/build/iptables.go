@@ -13,21 +13,18 @@ import (
 // speaker's image holds beside the speaker. They come from this machine's own package.
 func iptablesFiles() ([]tarEntry, error) {
 	programs := []string{"/usr/sbin/xtables-nft-multi", "/usr/sbin/xtables-legacy-multi"}
-	files := slices.Clone(programs)
-	for _, p := range programs {
-		out, err := exec.Command("ldd", p).Output()
-		if err != nil {
-			return nil, fmt.Errorf("ldd %s: %w: install the Debian package iptables", p, err)
-		}
-		for _, m := range regexp.MustCompile(`(/\S+) \(0x`).FindAllSubmatch(out, -1) {
-			files = append(files, string(m[1]))
-		}
-	}
 	extensions, err := filepath.Glob("/usr/lib/*/xtables/lib*.so")
 	if err != nil || len(extensions) == 0 {
 		return nil, fmt.Errorf("no iptables extensions in /usr/lib/*/xtables: %w", err)
 	}
-	files = append(files, extensions...)
+	files := append(programs, extensions...)
+	out, err := exec.Command("ldd", files...).Output()
+	if err != nil {
+		return nil, fmt.Errorf("ldd %s: %w: install the Debian package iptables", programs[0], err)
+	}
+	for _, m := range regexp.MustCompile(`(/\S+) \(0x`).FindAllSubmatch(out, -1) {
+		files = append(files, string(m[1]))
+	}
 	slices.Sort(files)
 	var entries []tarEntry
 	for _, f := range slices.Compact(files) {

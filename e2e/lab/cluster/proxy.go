@@ -47,7 +47,7 @@ func (s *supervisor) writeProxyConfig(node string) error {
 // Proxy is a kube-proxy that runs on a node.
 type Proxy struct {
 	PID  int // as this process sees it
-	done chan error
+	done chan struct{}
 }
 
 // StartProxy runs kube-proxy on a node, in mode iptables or nftables, until Stop or the end of the lab. Its output goes to
@@ -66,17 +66,20 @@ func (l *Lab) StartProxy(node, mode string) (*Proxy, error) {
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start kube-proxy on %s: %w", node, err)
 	}
-	p := &Proxy{PID: cmd.Process.Pid, done: make(chan error, 1)}
-	go func() { p.done <- cmd.Wait() }()
+	p := &Proxy{PID: cmd.Process.Pid, done: make(chan struct{})}
+	go func() {
+		err = cmd.Wait()
+		close(p.done)
+	}()
 	select {
-	case err := <-p.done:
+	case <-p.done:
 		return nil, fmt.Errorf("kube-proxy on %s ended at once: %v\n%s", node, err, tail(log.Name(), 10))
 	case <-time.After(300 * time.Millisecond):
 		return p, nil
 	}
 }
 
-// Stop kills kube-proxy. Its rules stay.
+// Stop kills kube-proxy, if it still runs. Its rules stay.
 func (p *Proxy) Stop(ctx context.Context) error {
 	if err := syscall.Kill(-p.PID, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
 		return fmt.Errorf("kill kube-proxy: %w", err)

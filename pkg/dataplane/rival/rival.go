@@ -105,6 +105,15 @@ func (f *Finder) Look(ctx context.Context) (Finding, error) {
 	}
 }
 
+// Glance is Look without the wait: it disturbs nothing, and takes rules for leftovers whose proxy does not listen.
+func (f *Finder) Glance(ctx context.Context) (Finding, error) {
+	s, err := look(ctx)
+	if err != nil {
+		return Finding{}, err
+	}
+	return judge(s), nil
+}
+
 // sight is what is to be seen of proxies on a node at one moment.
 type sight struct {
 	listeners []listener
