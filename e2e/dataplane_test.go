@@ -77,7 +77,7 @@ func TestRollingUpdateFailsNoConnection(t *testing.T) {
 // carriedBy opens a stream through a node port of one node, so that it shows what that node's rules do.
 func carriedBy(t *testing.T, node string, f family) *traffic.Stream {
 	t.Helper()
-	s := create(t, lbService("by-"+node, f, nodePort))
+	s := create(t, lbService(strings.ToLower("by-"+node+"-"+f.name), f, nodePort))
 	address := net.JoinHostPort(lab.Address(node, f.name == "IPv6").String(), strconv.Itoa(int(s.Spec.Ports[0].NodePort)))
 	spreads(t, "the client", fromHost(clientHost()), "tcp", address)
 	return traffic.StartPatient(clientHost(), address, 10*time.Millisecond, 10*time.Second)
