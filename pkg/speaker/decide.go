@@ -165,7 +165,11 @@ func (s *Speaker) take(b *ballot, reason announce.Reason, now time.Time) {
 			h.interfaces, s.unsynced = interfaces, true
 		}
 		h.unfit = time.Time{}
-		if h.claim.Probing && !h.probing && !now.Before(h.retry) {
+		switch {
+		case !h.claim.Probing || h.probing:
+		case now.Before(h.retry):
+			s.at(a, h.retry) // again: the look that was due for it may have been taken for something else, before
+		default:
 			h.probing = true
 			s.toProbe = append(s.toProbe, probeOrder{addr: a, interfaces: interfaces, hold: h})
 		}

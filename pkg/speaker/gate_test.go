@@ -1,8 +1,10 @@
 package speaker
 
 import (
+	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -102,4 +104,27 @@ func TestDataplaneHearsOfLostPower(t *testing.T) {
 		w.start("node-b")
 		down()
 	})
+}
+
+// The rules come a moment after the address, on each node; until then each waits for another to claim it.
+func TestStrangerIsNoticedBehindASlowGate(t *testing.T) {
+	for slow := time.Duration(0); slow < 600*time.Millisecond; slow += 17 * time.Millisecond {
+		inWorld(t, 3, func(t *testing.T, w *world) {
+			w.lan.mu.Lock()
+			w.lan.strangers[v4] = net.HardwareAddr{0xde, 0xad, 0xbe, 0xef, 0, 1}
+			w.lan.mu.Unlock()
+			for _, p := range w.running {
+				p.gate.closed.Store(true)
+			}
+			w.serve(Service{Name: "default/web", Addrs: []netip.Addr{v4}}, "node-a")
+			time.Sleep(slow)
+			for _, p := range w.running {
+				p.gate.close(false)
+			}
+			time.Sleep(5 * time.Second)
+			if complaint := w.complaint("default/web"); !strings.Contains(complaint, "de:ad:be:ef:00:01") {
+				t.Errorf("rules after %v: the condition says %q", slow, complaint)
+			}
+		})
+	}
 }
