@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/steelyard-lb/steelyard/pkg/dataplane"
+	"github.com/steelyard-lb/steelyard/pkg/dataplane/backend"
 	"github.com/steelyard-lb/steelyard/pkg/dataplane/rival"
 	"github.com/steelyard-lb/steelyard/pkg/speaker"
 )
@@ -21,7 +22,7 @@ const proxyHealthzPort = 10256
 
 // dataplaneFlags defines the flags that say which traffic this node carries.
 func dataplaneFlags(d *speaker.DataplaneOptions) {
-	d.Mode, d.Backend = dataplane.LoadBalancer, speaker.Backends[0]
+	d.Mode, d.Backend = dataplane.LoadBalancer, backend.Names[0]
 	d.HealthzBind = netip.AddrPortFrom(netip.IPv6Unspecified(), proxyHealthzPort)
 	oneOf := func(name, usage string, set func(string), values ...string) {
 		flag.Func(name, usage, func(text string) error {
@@ -35,7 +36,7 @@ func dataplaneFlags(d *speaker.DataplaneOptions) {
 	oneOf("dataplane", `which Services this node carries: "loadbalancer", those with addresses that Steelyard assigned, beside the cluster's own proxy; `+
 		`"full", all, without another proxy; "off", none (default loadbalancer)`,
 		func(text string) { d.Mode = dataplane.Mode(text) }, string(dataplane.LoadBalancer), string(dataplane.Full), string(dataplane.Off))
-	oneOf("dataplane-backend", "how it carries them: nftables or iptables (default nftables)", func(text string) { d.Backend = text }, speaker.Backends...)
+	oneOf("dataplane-backend", "how it carries them: nftables or iptables (default nftables)", func(text string) { d.Backend = text }, backend.Names...)
 	flag.Func("pod-cidrs", "the networks of this node's pods, separated by commas; empty for the Node's spec.podCIDRs", prefixes(&d.PodCIDRs))
 	flag.StringVar(&d.PodInterfaces, "pod-interface-prefix", "", "tells the traffic of pods by the interface that it comes from, instead of by its address: cali, veth")
 	flag.BoolVar(&d.MasqueradeAll, "masquerade-all", false, "hide the address of pods too when they use a ClusterIP")

@@ -12,11 +12,9 @@ import (
 	"sync"
 	"time"
 
-	"github.com/steelyard-lb/steelyard/pkg/dataplane"
+	"github.com/steelyard-lb/steelyard/pkg/dataplane/backend"
 	"github.com/steelyard-lb/steelyard/pkg/dataplane/engine"
-	"github.com/steelyard-lb/steelyard/pkg/dataplane/iptables"
 	"github.com/steelyard-lb/steelyard/pkg/dataplane/monitor"
-	"github.com/steelyard-lb/steelyard/pkg/dataplane/nftables"
 )
 
 // runAgent is the agent's program. It ends when its standard input does.
@@ -26,7 +24,7 @@ func runAgent(config string) error {
 		return err
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	backend, err := newBackend(s, log)
+	rules, err := backend.Open(s.Backend, s.Mode, "", log)
 	if err != nil {
 		return err
 	}
@@ -42,7 +40,7 @@ func runAgent(config string) error {
 		_ = reports.Encode(r)
 	}
 	e := engine.New(engine.Options{
-		Config: s.Config, Backend: backend, BackendName: s.Backend, HealthzBind: s.Healthz, Changes: changes, Log: log,
+		Config: s.Config, Backend: rules, BackendName: s.Backend, HealthzBind: s.Healthz, Changes: changes, Log: log,
 		Events: func(service, reason, message string) { say(report{Event: service + " " + reason + " " + message}) },
 	})
 	failed := make(chan error, 1)
@@ -55,13 +53,6 @@ func runAgent(config string) error {
 	case err := <-ended:
 		return err
 	}
-}
-
-func newBackend(s settings, log *slog.Logger) (dataplane.Backend, error) {
-	if s.Backend == "iptables" {
-		return iptables.New(iptables.Config{Mode: s.Mode, Log: log})
-	}
-	return nftables.New(nftables.Config{Mode: s.Mode, Log: log})
 }
 
 // obey carries out the orders on standard input. The first sync says that all that exists was told.

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -15,40 +14,25 @@ import (
 
 	"github.com/steelyard-lb/steelyard/pkg/announce"
 	"github.com/steelyard-lb/steelyard/pkg/dataplane"
+	"github.com/steelyard-lb/steelyard/pkg/dataplane/backend"
 	"github.com/steelyard-lb/steelyard/pkg/dataplane/engine"
-	"github.com/steelyard-lb/steelyard/pkg/dataplane/iptables"
 	"github.com/steelyard-lb/steelyard/pkg/dataplane/monitor"
-	"github.com/steelyard-lb/steelyard/pkg/dataplane/nftables"
 )
 
 // DataplaneOptions say which traffic this node carries, and how.
 type DataplaneOptions struct {
 	dataplane.Config
-	Backend string // one of the Backends
+	Backend string // one of backend.Names
 	// HealthzBind is where /healthz, /livez and /proxyMode are served in mode full.
 	HealthzBind netip.AddrPort
 	// Sysctls is where the kernel's settings can be written; empty for /proc/sys.
 	Sysctls string
 }
 
-// Backends are the names of the kernel's rule languages that there is a backend for.
-var Backends = []string{"nftables", "iptables"}
-
-// backend opens the backend that is asked for.
-func backend(o DataplaneOptions, log *slog.Logger) (dataplane.Backend, error) {
-	switch o.Backend {
-	case "nftables":
-		return nftables.New(nftables.Config{Mode: o.Mode, Log: log})
-	case "iptables":
-		return iptables.New(iptables.Config{Mode: o.Mode, Log: log, Sysctls: o.Sysctls})
-	}
-	return nil, fmt.Errorf("--dataplane-backend=%s: use one of %s", o.Backend, strings.Join(Backends, ", "))
-}
-
 // Cleanup removes all rules that Steelyard has on this node, of any mode and backend.
 func Cleanup(ctx context.Context, log *slog.Logger) error {
 	var errs []error
-	for _, name := range Backends {
+	for _, name := range backend.Names {
 		errs = append(errs, removeRules(ctx, name, log))
 	}
 	return errors.Join(errs...)
@@ -56,7 +40,7 @@ func Cleanup(ctx context.Context, log *slog.Logger) error {
 
 // removeRules removes the rules of one backend. A node that lacks what it needs has no rules of it.
 func removeRules(ctx context.Context, name string, log *slog.Logger) error {
-	b, err := backend(DataplaneOptions{Config: dataplane.Config{Mode: dataplane.Full}, Backend: name}, slog.New(slog.DiscardHandler))
+	b, err := backend.Open(name, dataplane.Full, "", slog.New(slog.DiscardHandler))
 	if err != nil {
 		log.Debug("backend not usable, so it has no rules", "backend", name, "error", err)
 		return nil
@@ -80,7 +64,7 @@ func newDataplane(ctx, below context.Context, cfg *rest.Config, o Options, repor
 	} else {
 		d.HealthzBind = netip.AddrPort{} // node ports, and with them their health, are the other proxy's
 	}
-	b, err := backend(d, o.Log)
+	b, err := backend.Open(d.Backend, d.Mode, d.Sysctls, o.Log)
 	if err != nil {
 		return nil, err
 	}

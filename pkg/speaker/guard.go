@@ -12,6 +12,7 @@ import (
 
 	"github.com/steelyard-lb/steelyard/pkg/announce"
 	"github.com/steelyard-lb/steelyard/pkg/dataplane"
+	"github.com/steelyard-lb/steelyard/pkg/dataplane/backend"
 	"github.com/steelyard-lb/steelyard/pkg/dataplane/engine"
 	"github.com/steelyard-lb/steelyard/pkg/dataplane/rival"
 )
@@ -141,7 +142,7 @@ func (g *guard) carry(ctx context.Context, found rival.Finding) {
 	}
 	g.yield(false)
 	// Rules of the backend that was in use before have carried the traffic until now.
-	for _, name := range Backends {
+	for _, name := range backend.Names {
 		if name == g.engine.BackendName {
 			continue
 		}

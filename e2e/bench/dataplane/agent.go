@@ -14,10 +14,9 @@ import (
 	"time"
 
 	"github.com/steelyard-lb/steelyard/pkg/dataplane"
+	"github.com/steelyard-lb/steelyard/pkg/dataplane/backend"
 	"github.com/steelyard-lb/steelyard/pkg/dataplane/engine"
-	"github.com/steelyard-lb/steelyard/pkg/dataplane/iptables"
 	"github.com/steelyard-lb/steelyard/pkg/dataplane/monitor"
-	"github.com/steelyard-lb/steelyard/pkg/dataplane/nftables"
 )
 
 // quiet is longer than the engine waits between two syncs, so that it takes the next change at once.
@@ -42,10 +41,10 @@ func (c *clocked) Sync(ctx context.Context, m *dataplane.Model, changed []string
 }
 
 // agent carries out orders as the speaker's dataplane does, until standard input ends.
-func agent(backend string) error {
+func agent(name string) error {
 	debug.SetGCPercent(50) // as the speaker does
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	b, err := newBackend(backend, log)
+	b, err := backend.Open(name, dataplane.Full, "", log)
 	if err != nil {
 		return err
 	}
@@ -56,7 +55,7 @@ func agent(backend string) error {
 	clock := &clocked{Backend: b}
 	e := engine.New(engine.Options{
 		Config:  dataplane.Config{Mode: dataplane.Full, Node: nodeName, PodCIDRs: []netip.Prefix{netip.MustParsePrefix(podCIDR)}},
-		Backend: clock, BackendName: backend, Changes: changes, Log: log,
+		Backend: clock, BackendName: name, Changes: changes, Log: log,
 	})
 	failed := make(chan error, 1)
 	go func() { failed <- e.Run(context.Background()) }()
@@ -68,16 +67,6 @@ func agent(backend string) error {
 	case err := <-ended:
 		return err
 	}
-}
-
-func newBackend(name string, log *slog.Logger) (dataplane.Backend, error) {
-	switch name {
-	case "iptables":
-		return iptables.New(iptables.Config{Mode: dataplane.Full, Log: log})
-	case "nftables":
-		return nftables.New(nftables.Config{Mode: dataplane.Full, Log: log})
-	}
-	return nil, fmt.Errorf("backend %q is neither iptables nor nftables", name)
 }
 
 func obey(e *engine.Engine, clock *clocked) error {

@@ -39,6 +39,14 @@ func ModuleRoot() (string, error) {
 	return filepath.Dir(mod), nil
 }
 
+// dirs returns the folders of CacheDir and ModuleRoot.
+func dirs() (cache, root string, err error) {
+	if cache, err = CacheDir(); err == nil {
+		root, err = ModuleRoot()
+	}
+	return cache, root, err
+}
+
 // locked runs f while no other process does so for the same folder, so that two labs that start together build once.
 func locked(dir string, f func() error) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {

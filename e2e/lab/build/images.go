@@ -53,11 +53,7 @@ func ImageName(image string) string { return Registry + "/" + image + ":" + Tag 
 // Images builds the container images from the checkout as it is now and returns their archives, in the format of
 // `docker save`.
 func Images(ctx context.Context) ([]string, error) {
-	cache, err := CacheDir()
-	if err != nil {
-		return nil, err
-	}
-	root, err := ModuleRoot()
+	cache, root, err := dirs()
 	if err != nil {
 		return nil, err
 	}

@@ -27,11 +27,7 @@ var programs = []string{
 // Programs returns the folder that holds etcd, the Kubernetes programs, kubectl and helm, building them first if the
 // cache does not have them. A cold build takes about seven minutes on two cores.
 func Programs(ctx context.Context) (string, error) {
-	cache, err := CacheDir()
-	if err != nil {
-		return "", err
-	}
-	root, err := ModuleRoot()
+	cache, root, err := dirs()
 	if err != nil {
 		return "", err
 	}
@@ -66,11 +62,7 @@ func Programs(ctx context.Context) (string, error) {
 // ProxyBench returns the program that runs kube-proxy's own proxier for the benchmark, built anew if its source changed. It is not one of
 // Programs, since the lab does not need it.
 func ProxyBench(ctx context.Context) (string, error) {
-	cache, err := CacheDir()
-	if err != nil {
-		return "", err
-	}
-	root, err := ModuleRoot()
+	cache, root, err := dirs()
 	if err != nil {
 		return "", err
 	}
