@@ -98,12 +98,10 @@ func (g *guard) run(ctx context.Context) {
 		case err != nil:
 			g.log.Warn("can't see whether another service proxy runs on this node", "error", err)
 		case found.Alive:
-			if carrying || !g.yielded.Load() {
-				undecided.Stop()
-				carrying = false
-				g.yield(true)
-				g.engine.Pause()
-			}
+			undecided.Stop()
+			carrying = false
+			g.yield(true)
+			g.engine.Pause()
 			if !warned {
 				warned = true
 				message := fmt.Sprintf("%s carries the Services of this node, so Steelyard does not: %s. Remove it, or set dataplane.mode to loadbalancer.",
