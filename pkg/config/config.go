@@ -16,16 +16,25 @@ import (
 
 // Resources is what a Config is made of, in any order.
 type Resources struct {
-	Pools            []v1beta1.IPAddressPool
-	L2Advertisements []v1beta1.L2Advertisement
+	Pools             []v1beta1.IPAddressPool
+	L2Advertisements  []v1beta1.L2Advertisement
+	BGPAdvertisements []v1beta1.BGPAdvertisement
+	BGPPeers          []v1beta1.BGPPeer
+	BFDProfiles       []v1beta1.BFDProfile
+	Communities       []v1beta1.Community
+	// Secrets are those of the installation's namespace, by name; nil when they are not known, and then nothing is said about them. Only
+	// the type and the entry "password" matter.
+	Secrets map[string]corev1.Secret
 	// Nodes is nil when they are not known; then nothing is said about nodes.
 	Nodes []corev1.Node
 }
 
 // Config is the validated configuration. It is immutable.
 type Config struct {
-	Pools            []*Pool            // sorted by name
-	L2Advertisements []*L2Advertisement // sorted by name
+	Pools             []*Pool             // sorted by name
+	L2Advertisements  []*L2Advertisement  // sorted by name
+	BGPAdvertisements []*BGPAdvertisement // oldest first, then by name
+	BGPPeers          []*BGPPeer          // sorted by name
 }
 
 // Pool is an IPAddressPool.

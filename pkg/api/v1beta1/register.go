@@ -1,4 +1,5 @@
-// Package v1beta1 holds the types of the API group steelyard.io. All kinds are cluster-scoped: there is one network.
+// Package v1beta1 holds the types of the API group steelyard.io. All kinds but ServiceAnnouncement are cluster-scoped: there
+// is one network.
 //
 // +kubebuilder:object:generate=true
 // +groupName=steelyard.io
@@ -25,6 +26,12 @@ func addKnownTypes(scheme *runtime.Scheme) error {
 	scheme.AddKnownTypes(GroupVersion,
 		&IPAddressPool{}, &IPAddressPoolList{},
 		&L2Advertisement{}, &L2AdvertisementList{},
+		&BGPPeer{}, &BGPPeerList{},
+		&BGPAdvertisement{}, &BGPAdvertisementList{},
+		&BFDProfile{}, &BFDProfileList{},
+		&Community{}, &CommunityList{},
+		&BGPSession{}, &BGPSessionList{},
+		&ServiceAnnouncement{}, &ServiceAnnouncementList{},
 	)
 	metav1.AddToGroupVersion(scheme, GroupVersion)
 	return nil
