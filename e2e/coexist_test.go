@@ -7,6 +7,7 @@ import (
 	"net"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -109,11 +110,11 @@ func TestKubeProxyAndBack(t *testing.T) {
 			}
 			allIsWell("at the beginning")
 
-			var proxies []*cluster.Proxy
+			var proxies []*host.Daemon
 			for _, n := range nodes {
 				p, err := lab.StartProxy(n, mode)
 				must(t, err)
-				t.Cleanup(func() { _ = p.Stop(context.Background()) })
+				t.Cleanup(func() { _ = p.Stop(context.Background(), syscall.SIGKILL) })
 				proxies = append(proxies, p)
 			}
 			t.Cleanup(func() { fullAgain(t) })
@@ -136,7 +137,7 @@ func TestKubeProxyAndBack(t *testing.T) {
 			allIsWell("beside kube-proxy")
 
 			for _, p := range proxies {
-				must(t, p.Stop(t.Context()))
+				must(t, p.Stop(t.Context(), syscall.SIGKILL))
 			}
 			// Nobody but us can carry what is new.
 			create(t, lbService("later", f, func(s *corev1.Service) { s.Spec.AllocateLoadBalancerNodePorts = new(bool) }))

@@ -73,6 +73,8 @@ func ProxyBench(ctx context.Context) (string, error) {
 // packages are the Debian packages that the lab and the packet tests need, each with a command that shows it is there.
 var packages = []struct{ command, name string }{
 	{"/usr/lib/cni/ptp", "containernetworking-plugins"},
+	{"/usr/lib/frr/bgpd", "frr"},
+	{"/usr/sbin/bird", "bird2"},
 	{"arping", "iputils-arping"},
 	{"bridge", "iproute2"},
 	{"conntrack", "conntrack"},

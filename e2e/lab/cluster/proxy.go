@@ -1,15 +1,12 @@
 package cluster
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strconv"
-	"syscall"
 	"time"
+
+	"github.com/steelyard-lb/steelyard/e2e/lab/host"
 )
 
 // The lab runs without kube-proxy. The scenarios and measurements that need one start it on a node.
@@ -44,50 +41,18 @@ func (s *supervisor) writeProxyConfig(node string) error {
 	return nil
 }
 
-// Proxy is a kube-proxy that runs on a node.
-type Proxy struct {
-	PID  int // as this process sees it
-	done chan struct{}
-}
-
-// StartProxy runs kube-proxy on a node, in mode iptables or nftables, until Stop or the end of the lab. Its output goes to
-// NODE-kube-proxy.log among the lab's logs.
-func (l *Lab) StartProxy(node, mode string) (*Proxy, error) {
-	log, err := os.OpenFile(filepath.Join(l.Dir, "logs", node+"-kube-proxy.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+// StartProxy runs kube-proxy on a node, in mode iptables or nftables, until it is stopped or the lab ends. Its output goes to
+// NODE-kube-proxy.log among the lab's logs. Its rules outlive it.
+func (l *Lab) StartProxy(node, mode string) (*host.Daemon, error) {
+	log := filepath.Join(l.Dir, "logs", node+"-kube-proxy.log")
+	p, err := l.Host(node).Start(log, l.Program("kube-proxy"), "--config", proxyConfigFile(l.Dir, node, mode))
 	if err != nil {
 		return nil, err
 	}
-	defer log.Close()
-	// In the lab's process namespace, so that it ends with the lab.
-	cmd := exec.Command("nsenter", "-t", strconv.Itoa(l.supervisor), "-m", "-p", "--", "nsenter", "--net=/run/netns/"+node, "--",
-		l.Program("kube-proxy"), "--config", proxyConfigFile(l.Dir, node, mode))
-	cmd.Stdout, cmd.Stderr = log, log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := cmd.Start(); err != nil {
-		return nil, fmt.Errorf("start kube-proxy on %s: %w", node, err)
-	}
-	p := &Proxy{PID: cmd.Process.Pid, done: make(chan struct{})}
-	go func() {
-		err = cmd.Wait()
-		close(p.done)
-	}()
 	select {
-	case <-p.done:
-		return nil, fmt.Errorf("kube-proxy on %s ended at once: %v\n%s", node, err, tail(log.Name(), 10))
+	case <-p.Done():
+		return nil, fmt.Errorf("kube-proxy on %s ended at once: %w\n%s", node, p.Err(), tail(log, 10))
 	case <-time.After(300 * time.Millisecond):
 		return p, nil
-	}
-}
-
-// Stop kills kube-proxy, if it still runs. Its rules stay.
-func (p *Proxy) Stop(ctx context.Context) error {
-	if err := syscall.Kill(-p.PID, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
-		return fmt.Errorf("kill kube-proxy: %w", err)
-	}
-	select {
-	case <-p.done:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
 	}
 }
