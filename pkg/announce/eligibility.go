@@ -18,6 +18,8 @@ type Service struct {
 	Local bool
 	// Serving are the nodes that have a serving endpoint of it; "" stands for endpoints that name no node.
 	Serving []string
+	// LocalEndpoints is how many of them are on this node; it matters to BGP only, and there if Local.
+	LocalEndpoints int
 }
 
 // Node is what of a node and its speaker matters to what it announces.

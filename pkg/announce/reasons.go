@@ -8,7 +8,7 @@ type Reason string
 const (
 	// NoServingEndpoint: no endpoint of the Service serves, on any node.
 	NoServingEndpoint Reason = "NoServingEndpoint"
-	// NoAdvertisement: no L2Advertisement selects both the address's pool and the Service.
+	// NoAdvertisement: no advertisement of the protocol selects both the address's pool and the Service.
 	NoAdvertisement Reason = "NoAdvertisement"
 	// SharedWithServiceSelector: the Service shares its address, and an L2Advertisement tells Services apart by their labels. The
 	// neighbours ask for the address, not for the Service, so the two can't both be honoured.
@@ -35,6 +35,28 @@ const (
 	NoInterface Reason = "NoInterface"
 	// NoLocalEndpoint: externalTrafficPolicy is Local and no endpoint on the node serves.
 	NoLocalEndpoint Reason = "NoLocalEndpoint"
+)
+
+// Why a node does not announce an address by BGP, beside reasons from above.
+const (
+	// NoPeer: the node has a session with none of the BGPPeers that the advertisements are for.
+	NoPeer Reason = "NoPeer"
+)
+
+// Why a node has no session with a BGPPeer that selects it.
+const (
+	// NoListener: the peer is to connect to the node, where nothing listens.
+	NoListener Reason = "NoListener"
+	// NoPeerAddress: the peer's address is not known on the node.
+	NoPeerAddress Reason = "NoPeerAddress"
+	// OwnAddress: the peer's address is one of the node's own.
+	OwnAddress Reason = "OwnAddress"
+	// SameAddress: the node has a session with another BGPPeer at that address.
+	SameAddress Reason = "SameAddress"
+	// SameInterface: the node has a session with another BGPPeer over that interface.
+	SameInterface Reason = "SameInterface"
+	// OtherRouterID: another BGPPeer gives the node another router ID.
+	OtherRouterID Reason = "OtherRouterID"
 )
 
 // Why a candidate was elected.
