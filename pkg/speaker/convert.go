@@ -29,6 +29,7 @@ func serviceOf(name string, svc *corev1.Service, class string) (Service, bool) {
 	}
 	s := Service{
 		Name:   name,
+		UID:    svc.UID,
 		Labels: svc.Labels,
 		Local:  svc.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal,
 	}
@@ -46,9 +47,9 @@ func serviceOf(name string, svc *corev1.Service, class string) (Service, bool) {
 	return s, true
 }
 
-// endpointsOf returns which nodes can serve. An endpoint that terminates serves until its serving condition says otherwise (KEP-1672); a
+// endpointsOf returns which nodes can serve, and how many endpoints of this node. An endpoint that terminates serves until its serving condition says otherwise (KEP-1672); a
 // missing ready condition means ready.
-func endpointsOf(s *discoveryv1.EndpointSlice) Endpoints {
+func endpointsOf(s *discoveryv1.EndpointSlice, here string) Endpoints {
 	e := Endpoints{Service: s.Namespace + "/" + s.Labels[discoveryv1.LabelServiceName]}
 	for i := range s.Endpoints {
 		c := &s.Endpoints[i].Conditions
@@ -60,6 +61,9 @@ func endpointsOf(s *discoveryv1.EndpointSlice) Endpoints {
 		if s.Endpoints[i].NodeName != nil {
 			node = *s.Endpoints[i].NodeName
 		}
+		if node == here {
+			e.Here++
+		}
 		if !slices.Contains(e.Serving, node) {
 			e.Serving = append(e.Serving, node)
 		}
@@ -68,9 +72,12 @@ func endpointsOf(s *discoveryv1.EndpointSlice) Endpoints {
 	return e
 }
 
-// nodeOf returns what matters of a Node.
-func nodeOf(n *corev1.Node, ignoreExclude bool) Node {
+// nodeOf returns what matters of a Node. Of the node here its annotations may, which say where routers are.
+func nodeOf(n *corev1.Node, here string, ignoreExclude bool) Node {
 	node := Node{Name: n.Name, Labels: n.Labels}
+	if n.Name == here {
+		node.Annotations = n.Annotations
+	}
 	if _, excluded := n.Labels[corev1.LabelNodeExcludeBalancers]; excluded && !ignoreExclude {
 		node.Excluded = true
 	}
@@ -116,3 +123,6 @@ func (p *peers) addrs() []netip.Addr {
 	slices.SortFunc(all, netip.Addr.Compare)
 	return slices.Compact(all)
 }
+
+// passwords selects the Secrets that BGPPeers may take their passwords from.
+var passwords = fields.OneTermEqualSelector("type", string(corev1.SecretTypeBasicAuth))

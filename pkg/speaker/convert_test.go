@@ -89,7 +89,7 @@ func TestEndpointsOf(t *testing.T) {
 				ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "web-x", Labels: map[string]string{discoveryv1.LabelServiceName: "web"}},
 				Endpoints:  tc.endpoints,
 			}
-			got := endpointsOf(slice)
+			got := endpointsOf(slice, "node-a")
 			if got.Service != "default/web" || !slices.Equal(got.Serving, tc.want) {
 				t.Errorf("got %+v, want %v", got, tc.want)
 			}
@@ -100,14 +100,14 @@ func TestEndpointsOf(t *testing.T) {
 func TestNodeOf(t *testing.T) {
 	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node-a", Labels: map[string]string{corev1.LabelNodeExcludeBalancers: ""}}}
 	node.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeNetworkUnavailable, Status: corev1.ConditionTrue}}
-	if got := nodeOf(node, false); !got.Excluded || !got.NetworkUnavailable {
+	if got := nodeOf(node, "node-a", false); !got.Excluded || !got.NetworkUnavailable {
 		t.Errorf("got %+v", got)
 	}
-	if got := nodeOf(node, true); got.Excluded {
+	if got := nodeOf(node, "node-a", true); got.Excluded {
 		t.Error("the label counts though it is to be ignored")
 	}
 	node.Status.Conditions[0].Status = corev1.ConditionFalse
-	if got := nodeOf(node, true); got.NetworkUnavailable {
+	if got := nodeOf(node, "node-a", true); got.NetworkUnavailable {
 		t.Error("the network is available")
 	}
 }

@@ -3,7 +3,6 @@ package speaker
 import (
 	"context"
 	"log/slog"
-	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -19,7 +18,6 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 
-	"github.com/steelyard-lb/steelyard/pkg/api/v1beta1"
 	"github.com/steelyard-lb/steelyard/pkg/config"
 	"github.com/steelyard-lb/steelyard/pkg/dataplane"
 	"github.com/steelyard-lb/steelyard/pkg/dataplane/engine"
@@ -151,7 +149,7 @@ func startFeeds(ctx context.Context, a *api, o Options, v *inventory, e *engine.
 			proxied = fields.OneTermNotEqualSelector("spec.clusterIP", corev1.ClusterIPNone)
 		}
 	}
-	c := &configuration{apply: apply, pools: map[string]v1beta1.IPAddressPool{}, ads: map[string]v1beta1.L2Advertisement{}}
+	c := &configuration{apply: apply}
 	p := &peers{node: o.Node, byPod: map[string]netip.Addr{}}
 
 	// The dataplane hears of everything first, so that its gate is closed when the speaker looks.
@@ -168,7 +166,7 @@ func startFeeds(ctx context.Context, a *api, o Options, v *inventory, e *engine.
 	})
 	endpoints := newFeed(func(key string, s *discoveryv1.EndpointSlice) {
 		setSlice(key, s)
-		v.SetEndpoints(key, endpointsOf(s))
+		v.SetEndpoints(key, endpointsOf(s, o.Node))
 	}, func(key string) {
 		removeSlice(key)
 		v.DeleteEndpoints(key)
@@ -177,28 +175,28 @@ func startFeeds(ctx context.Context, a *api, o Options, v *inventory, e *engine.
 		if key == o.Node {
 			setNode(n)
 		}
-		v.SetNode(nodeOf(n, o.IgnoreExcludeLB))
+		v.SetNode(nodeOf(n, o.Node, o.IgnoreExcludeLB))
 	}, func(key string) {
 		if key == o.Node {
 			removeNode()
 		}
 		v.DeleteNode(key)
 	})
-	pools := newFeed(c.setPool, c.removePool)
-	ads := newFeed(c.setAd, c.removeAd)
 	pods := newFeed(p.set, p.remove)
+	secrets := newFeed(v.setPassword, v.removePassword)
 
 	follow(ctx, a.core, "pods", &corev1.Pod{}, selection{namespace: o.Namespace, labels: speakerPods}, pods, o.Log)
-	follow(ctx, a.steelyard, "ipaddresspools", &v1beta1.IPAddressPool{}, selection{}, pools, o.Log)
-	follow(ctx, a.steelyard, "l2advertisements", &v1beta1.L2Advertisement{}, selection{}, ads, o.Log)
+	follow(ctx, a.core, "secrets", &corev1.Secret{}, selection{namespace: o.Namespace, fields: passwords}, secrets, o.Log)
 	follow(ctx, a.core, "nodes", &corev1.Node{}, selection{}, nodes, o.Log)
 	follow(ctx, a.core, "services", &corev1.Service{}, selection{fields: proxied}, services, o.Log)
 	follow(ctx, a.discovery, "endpointslices", &discoveryv1.EndpointSlice{}, selection{labels: endpointsOfServices}, endpoints, o.Log)
 
 	f := &feeds{peers: p, synced: make(chan struct{}), listed: map[string]<-chan struct{}{
-		"pods": pods.synced, "nodes": nodes.synced, "services": services.synced, "endpointslices": endpoints.synced,
-		"ipaddresspools": pools.synced, "l2advertisements": ads.synced,
+		"pods": pods.synced, "nodes": nodes.synced, "services": services.synced, "endpointslices": endpoints.synced, "secrets": secrets.synced,
 	}}
+	for resource, listed := range c.follow(ctx, a.steelyard, o.Log) {
+		f.listed[resource] = listed
+	}
 	go func() {
 		for _, listed := range f.listed {
 			select {
@@ -232,72 +230,4 @@ func isClosed(ch <-chan struct{}) bool {
 	default:
 		return false
 	}
-}
-
-// configuration keeps the custom resources, and parses them when one changes.
-type configuration struct {
-	apply func(*config.Config)
-
-	mu      sync.Mutex
-	started bool
-	pools   map[string]v1beta1.IPAddressPool
-	ads     map[string]v1beta1.L2Advertisement
-}
-
-func (c *configuration) setPool(key string, p *v1beta1.IPAddressPool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	// The controller counts addresses in the status all the time; that changes nothing here.
-	if old, ok := c.pools[key]; ok && old.UID == p.UID && old.Generation == p.Generation && maps.Equal(old.Labels, p.Labels) {
-		return
-	}
-	slim := v1beta1.IPAddressPool{Spec: p.Spec}
-	slim.ObjectMeta = slimMeta(&p.ObjectMeta)
-	c.pools[key] = slim
-	c.parse()
-}
-
-func (c *configuration) removePool(key string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	delete(c.pools, key)
-	c.parse()
-}
-
-func (c *configuration) setAd(key string, ad *v1beta1.L2Advertisement) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if old, ok := c.ads[key]; ok && old.UID == ad.UID && old.Generation == ad.Generation {
-		return
-	}
-	slim := v1beta1.L2Advertisement{Spec: ad.Spec}
-	slim.ObjectMeta = slimMeta(&ad.ObjectMeta)
-	c.ads[key] = slim
-	c.parse()
-}
-
-func (c *configuration) removeAd(key string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	delete(c.ads, key)
-	c.parse()
-}
-
-func (c *configuration) start() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.started = true
-	c.parse()
-}
-
-// parse applies the configuration. Faults are the controller's to report.
-func (c *configuration) parse() {
-	if c.started {
-		parsed, _ := config.Parse(config.Resources{Pools: slices.Collect(maps.Values(c.pools)), L2Advertisements: slices.Collect(maps.Values(c.ads))})
-		c.apply(parsed)
-	}
-}
-
-func slimMeta(m *metav1.ObjectMeta) metav1.ObjectMeta {
-	return metav1.ObjectMeta{Name: m.Name, UID: m.UID, Generation: m.Generation, Labels: m.Labels, CreationTimestamp: m.CreationTimestamp}
 }

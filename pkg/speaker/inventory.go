@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/steelyard-lb/steelyard/pkg/announce"
 	"github.com/steelyard-lb/steelyard/pkg/config"
@@ -16,6 +17,7 @@ import (
 type Service struct {
 	Name   string // namespace/name
 	Labels labels.Set
+	UID    types.UID
 	Shared bool // it allows others to share its address
 	Local  bool // externalTrafficPolicy is Local
 	// Addrs are those in status.loadBalancer.ingress.
@@ -28,6 +30,7 @@ type Service struct {
 type Endpoints struct {
 	Service string   // namespace/name
 	Serving []string // nodes with an endpoint that serves, sorted; "" for endpoints without a node
+	Here    int      // how many serve on this node
 }
 
 // Node is what the speaker wants to know of a Node.
@@ -36,24 +39,28 @@ type Node struct {
 	Labels             labels.Set
 	Excluded           bool
 	NetworkUnavailable bool
+	Annotations        map[string]string // of this node only
 }
 
-// inventory is the speaker's picture of the API's objects, and what in it waits to be looked at. It is safe for concurrent use; what
-// the loop reads, it reads with the lock held.
+// inventory is the speaker's picture of the API's objects, and what in it waits to be looked at by the two that decide: the Speaker, on what
+// is announced on the local network, and its routing, on what routers are told. It is safe for concurrent use; what they read, they read
+// with the lock held.
 type inventory struct {
-	wake func()
+	wake, wakeRouting func()
 
-	mu       sync.Mutex
-	config   *config.Config
-	services map[string]*service
-	byAddr   map[netip.Addr][]*service
-	nodes    map[string]Node
-	slices   map[string]Endpoints // by namespace/name of the slice
-	ofSvc    map[string][]string  // the names of a Service's slices
+	mu        sync.Mutex
+	config    *config.Config
+	services  map[string]*service
+	byAddr    map[netip.Addr][]*service
+	nodes     map[string]Node
+	slices    map[string]Endpoints // by namespace/name of the slice
+	ofSvc     map[string][]string  // the names of a Service's slices
+	passwords map[string]string    // of BGPPeers, by the Secret's name; never to be logged
 
 	dirty        map[string]*service     // to be decided anew
 	orphans      map[netip.Addr]struct{} // lost their last Service
 	nodesChanged bool
+	rerouted     map[string]struct{} // names of Services to be routed anew, or gone
 }
 
 // service is a Service with what follows from the rest of the inventory.
@@ -71,15 +78,17 @@ type service struct {
 
 func newInventory(wake func()) *inventory {
 	return &inventory{
-		wake:     wake,
-		config:   &config.Config{},
-		services: map[string]*service{},
-		byAddr:   map[netip.Addr][]*service{},
-		nodes:    map[string]Node{},
-		slices:   map[string]Endpoints{},
-		ofSvc:    map[string][]string{},
-		dirty:    map[string]*service{},
-		orphans:  map[netip.Addr]struct{}{},
+		wakeRouting: func() {},
+		wake:        wake,
+		rerouted:    map[string]struct{}{},
+		config:      &config.Config{},
+		services:    map[string]*service{},
+		byAddr:      map[netip.Addr][]*service{},
+		nodes:       map[string]Node{},
+		slices:      map[string]Endpoints{},
+		ofSvc:       map[string][]string{},
+		dirty:       map[string]*service{},
+		orphans:     map[netip.Addr]struct{}{},
 	}
 }
 
@@ -95,7 +104,8 @@ func (v *inventory) SetService(s Service) {
 		return
 	}
 	svc.Service = s
-	svc.spec = announce.Service{Labels: s.Labels, Shared: s.Shared, Local: s.Local, Serving: v.serving(s.Name)}
+	svc.spec = announce.Service{Labels: s.Labels, Shared: s.Shared, Local: s.Local}
+	svc.spec.Serving, svc.spec.LocalEndpoints = v.serving(s.Name)
 	v.index(svc)
 	v.touch(svc)
 }
@@ -112,7 +122,9 @@ func (v *inventory) DeleteService(name string) {
 	v.index(svc)
 	delete(v.services, name)
 	delete(v.dirty, name)
+	v.rerouted[name] = struct{}{}
 	v.wake()
+	v.wakeRouting()
 }
 
 // SetEndpoints takes an EndpointSlice that is new or has changed.
@@ -120,7 +132,7 @@ func (v *inventory) SetEndpoints(slice string, e Endpoints) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if old, ok := v.slices[slice]; ok {
-		if old.Service == e.Service && slices.Equal(old.Serving, e.Serving) {
+		if old.Service == e.Service && old.Here == e.Here && slices.Equal(old.Serving, e.Serving) {
 			return
 		}
 		v.dropSlice(slice)
@@ -142,12 +154,13 @@ func (v *inventory) SetNode(n Node) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if old, ok := v.nodes[n.Name]; ok && old.Excluded == n.Excluded && old.NetworkUnavailable == n.NetworkUnavailable &&
-		maps.Equal(old.Labels, n.Labels) {
+		maps.Equal(old.Labels, n.Labels) && maps.Equal(old.Annotations, n.Annotations) {
 		return
 	}
 	v.nodes[n.Name] = n
 	v.nodesChanged = true
 	v.wake()
+	v.wakeRouting()
 }
 
 // DeleteNode forgets a Node.
@@ -169,6 +182,7 @@ func (v *inventory) SetConfig(c *config.Config) {
 		v.touch(svc)
 	}
 	v.wake()
+	v.wakeRouting()
 }
 
 func (v *inventory) dropSlice(slice string) {
@@ -188,23 +202,30 @@ func (v *inventory) servingChanged(name string) {
 	if svc == nil {
 		return
 	}
-	if serving := v.serving(name); !slices.Equal(serving, svc.spec.Serving) {
+	serving, here := v.serving(name)
+	if here != svc.spec.LocalEndpoints {
+		svc.spec.LocalEndpoints = here
+		v.reroute(name)
+	}
+	if !slices.Equal(serving, svc.spec.Serving) {
 		svc.spec.Serving = serving
 		v.touch(svc)
 	}
 }
 
-func (v *inventory) serving(name string) []string {
+// serving returns the nodes that have endpoints which serve, and how many this node has.
+func (v *inventory) serving(name string) (nodes []string, here int) {
 	names := v.ofSvc[name]
 	if len(names) == 1 {
-		return v.slices[names[0]].Serving
+		e := v.slices[names[0]]
+		return e.Serving, e.Here
 	}
-	var serving []string
 	for _, slice := range names {
-		serving = append(serving, v.slices[slice].Serving...)
+		nodes = append(nodes, v.slices[slice].Serving...)
+		here += v.slices[slice].Here
 	}
-	slices.Sort(serving)
-	return slices.Compact(serving)
+	slices.Sort(nodes)
+	return slices.Compact(nodes), here
 }
 
 // index brings svc.addrs and byAddr up to date.
@@ -242,6 +263,12 @@ func (v *inventory) index(svc *service) {
 func (v *inventory) touch(svc *service) {
 	v.dirty[svc.Name] = svc
 	v.wake()
+	v.reroute(svc.Name)
+}
+
+func (v *inventory) reroute(service string) {
+	v.rerouted[service] = struct{}{}
+	v.wakeRouting()
 }
 
 // touchAddr has everything that uses the address looked at.
@@ -303,6 +330,6 @@ func without[T comparable](all []T, one T) []T {
 }
 
 func (s Service) equal(o Service) bool {
-	return s.Shared == o.Shared && s.Local == o.Local && s.Complaint == o.Complaint &&
+	return s.UID == o.UID && s.Shared == o.Shared && s.Local == o.Local && s.Complaint == o.Complaint &&
 		maps.Equal(s.Labels, o.Labels) && slices.Equal(s.Addrs, o.Addrs)
 }
