@@ -2,6 +2,8 @@ package config
 
 import (
 	"net/netip"
+	"slices"
+	"strings"
 	"time"
 
 	"k8s.io/apimachinery/pkg/labels"
@@ -23,6 +25,29 @@ type BGPAdvertisement struct {
 	// Attributes is without a Bandwidth.
 	Attributes        bgp.Attributes
 	WeightByEndpoints bool
+}
+
+// Announces tells whether the pool is one of the advertisement's.
+func (a *BGPAdvertisement) Announces(pool string) bool {
+	_, ok := slices.BinarySearch(a.Pools, pool)
+	return ok
+}
+
+// SelectsNode tells whether a node with these labels announces.
+func (a *BGPAdvertisement) SelectsNode(node labels.Set) bool { return matches(a.Nodes, node) }
+
+// SelectsService tells whether a Service with these labels is announced.
+func (a *BGPAdvertisement) SelectsService(service labels.Set) bool {
+	return matches(a.Services, service)
+}
+
+// SelectsPeer tells whether the BGPPeer of this name is told.
+func (a *BGPAdvertisement) SelectsPeer(name string) bool {
+	if len(a.Peers) == 0 {
+		return true
+	}
+	_, ok := slices.BinarySearch(a.Peers, name)
+	return ok
 }
 
 // BGPPeer is a BGPPeer whose BFDProfile is resolved. Where the peer is, on a node, and the password are not known here.
@@ -51,6 +76,9 @@ type BGPPeer struct {
 	BFD                                  *BFDProfile   // nil: none
 }
 
+// SelectsNode tells whether a node with these labels has a session with the peer.
+func (p *BGPPeer) SelectsNode(node labels.Set) bool { return matches(p.Nodes, node) }
+
 // BFDProfile is a BFDProfile.
 type BFDProfile struct {
 	Name              string
@@ -58,4 +86,32 @@ type BFDProfile struct {
 	Multiplier        uint8
 	Passive           bool
 	MinimumTTL        uint8
+}
+
+// parseBGP fills in all that is about BGP; the pools must be there already.
+func (c *Config) parseBGP(r *Resources) []Fault {
+	profiles, faults := parseBFDProfiles(r.BFDProfiles)
+	names, nameFaults := parseCommunities(r.Communities)
+	faults = append(faults, nameFaults...)
+
+	known := map[string]bool{}
+	for i := range r.BGPPeers {
+		known[r.BGPPeers[i].Name] = true
+		peer, peerFaults := parseBGPPeer(&r.BGPPeers[i], profiles, r)
+		faults = append(faults, peerFaults...)
+		if peer != nil {
+			c.BGPPeers = append(c.BGPPeers, peer)
+		}
+	}
+	slices.SortFunc(c.BGPPeers, func(a, b *BGPPeer) int { return strings.Compare(a.Name, b.Name) })
+	faults = append(faults, sessionFaults(c.BGPPeers, r.Nodes)...)
+
+	for _, res := range oldestFirst(r.BGPAdvertisements) {
+		ad, adFaults := parseBGPAdvertisement(res, names, known, c.Pools, r.Nodes)
+		faults = append(faults, adFaults...)
+		if ad != nil {
+			c.BGPAdvertisements = append(c.BGPAdvertisements, ad)
+		}
+	}
+	return append(faults, localPrefFaults(c.BGPAdvertisements, c.Pools, r.Nodes)...)
 }

@@ -3,12 +3,14 @@
 package config
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 	"sort"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/steelyard-lb/steelyard/pkg/api/v1beta1"
@@ -22,6 +24,8 @@ type Resources struct {
 	BGPPeers          []v1beta1.BGPPeer
 	BFDProfiles       []v1beta1.BFDProfile
 	Communities       []v1beta1.Community
+	// Namespace is the installation's; "" when it is not known.
+	Namespace string
 	// Secrets are those of the installation's namespace, by name; nil when they are not known, and then nothing is said about them. Only
 	// the type and the entry "password" matter.
 	Secrets map[string]corev1.Secret
@@ -89,6 +93,7 @@ func Parse(r Resources) (*Config, []Fault) {
 		faults = append(faults, adFaults...)
 	}
 	slices.SortFunc(cfg.L2Advertisements, func(a, b *L2Advertisement) int { return strings.Compare(a.Name, b.Name) })
+	faults = append(faults, cfg.parseBGP(&r)...)
 	slices.SortStableFunc(faults, Fault.compare)
 	return cfg, faults
 }
@@ -122,17 +127,17 @@ func (p *Pool) Contains(a netip.Addr) bool {
 func (a *ServiceAllocation) Allows(namespace string, namespaceLabels, serviceLabels labels.Set) bool {
 	anyNamespace := len(a.Namespaces) == 0 && len(a.NamespaceSelectors) == 0
 	return (anyNamespace || slices.Contains(a.Namespaces, namespace) || anyMatches(a.NamespaceSelectors, namespaceLabels)) &&
-		(len(a.ServiceSelectors) == 0 || anyMatches(a.ServiceSelectors, serviceLabels))
+		matches(a.ServiceSelectors, serviceLabels)
 }
 
 // SelectsNode tells whether a node with these labels may announce.
 func (a *L2Advertisement) SelectsNode(node labels.Set) bool {
-	return len(a.Nodes) == 0 || anyMatches(a.Nodes, node)
+	return matches(a.Nodes, node)
 }
 
 // SelectsService tells whether a Service with these labels is announced.
 func (a *L2Advertisement) SelectsService(service labels.Set) bool {
-	return len(a.Services) == 0 || anyMatches(a.Services, service)
+	return matches(a.Services, service)
 }
 
 // Weight returns how much this advertisement prefers a node with these labels; 0 for a node that it doesn't select.
@@ -149,6 +154,17 @@ func (a *L2Advertisement) Weight(node labels.Set) int {
 	return weight
 }
 
-func anyMatches(selectors []labels.Selector, set labels.Set) bool {
-	return slices.ContainsFunc(selectors, func(s labels.Selector) bool { return s.Matches(set) })
+// oldestFirst returns the objects by age, and by name where they are of one age.
+func oldestFirst[T any, P interface {
+	*T
+	metav1.Object
+}](objects []T) []P {
+	var out []P
+	for i := range objects {
+		out = append(out, &objects[i])
+	}
+	slices.SortFunc(out, func(a, b P) int {
+		return cmp.Or(a.GetCreationTimestamp().Compare(b.GetCreationTimestamp().Time), strings.Compare(a.GetName(), b.GetName()))
+	})
+	return out
 }

@@ -8,11 +8,11 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// ConditionType is the type of a condition in the status of a pool or an advertisement.
+// ConditionType is the type of a condition in the status of an object.
 type ConditionType string
 
 const (
-	// ConditionValid is True when everything that the object says is in use.
+	// ConditionValid is True when everything that the object says is in use, or does nothing by design.
 	ConditionValid ConditionType = "Valid"
 	// ConditionNodeAddressInPool is True when a node's own address is among the pool's.
 	ConditionNodeAddressInPool ConditionType = "NodeAddressInPool"
@@ -38,14 +38,54 @@ const (
 	ReasonPoolNotFound Reason = "PoolNotFound"
 	// ReasonNoPoolSelected stands for an advertisement without a pool to announce.
 	ReasonNoPoolSelected Reason = "NoPoolSelected"
-	// ReasonNoNodeSelected stands for an advertisement whose nodeSelectors match no node.
+	// ReasonNoNodeSelected stands for nodeSelectors that match no node.
 	ReasonNoNodeSelected Reason = "NoNodeSelected"
+	// ReasonInvalidValue stands for a value that its field can't have.
+	ReasonInvalidValue Reason = "InvalidValue"
+	// ReasonMissingField stands for a field that must be set and isn't.
+	ReasonMissingField Reason = "MissingField"
+	// ReasonContradiction stands for two fields of one object that exclude each other.
+	ReasonContradiction Reason = "Contradiction"
+	// ReasonPeerNotFound stands for the name of a BGPPeer that doesn't exist.
+	ReasonPeerNotFound Reason = "PeerNotFound"
+	// ReasonNoPeer stands for an advertisement to all peers where there are none.
+	ReasonNoPeer Reason = "NoPeer"
+	// ReasonMalformedCommunity stands for a BGP community that can't be read.
+	ReasonMalformedCommunity Reason = "MalformedCommunity"
+	// ReasonCommunityNotFound stands for the name of a BGP community that no Community object has.
+	ReasonCommunityNotFound Reason = "CommunityNotFound"
+	// ReasonDuplicateCommunity stands for a name that has a meaning already.
+	ReasonDuplicateCommunity Reason = "DuplicateCommunity"
+	// ReasonAggregationTooWide stands for a prefix that would cover addresses outside of the pool.
+	ReasonAggregationTooWide Reason = "AggregationTooWide"
+	// ReasonLocalPrefConflict stands for a localPref other than that of an older advertisement of the same prefixes.
+	ReasonLocalPrefConflict Reason = "LocalPrefConflict"
+	// ReasonBFDProfileNotFound stands for the name of a BFDProfile that doesn't exist.
+	ReasonBFDProfileNotFound Reason = "BFDProfileNotFound"
+	// ReasonBFDProfileInvalid stands for the name of a BFDProfile that has a fault.
+	ReasonBFDProfileInvalid Reason = "BFDProfileInvalid"
+	// ReasonEchoNotUsed stands for BFD's echo mode, which is accepted and does nothing.
+	ReasonEchoNotUsed Reason = "EchoNotUsed"
+	// ReasonSecretNotFound stands for a Secret that doesn't exist in the namespace of the installation.
+	ReasonSecretNotFound Reason = "SecretNotFound"
+	// ReasonSecretInvalid stands for a Secret without a usable password.
+	ReasonSecretInvalid Reason = "SecretInvalid"
+	// ReasonDuplicatePeer stands for a second peer at one address, on one node.
+	ReasonDuplicatePeer Reason = "DuplicatePeer"
+	// ReasonRouterIDConflict stands for two router IDs on one node.
+	ReasonRouterIDConflict Reason = "RouterIDConflict"
+	// ReasonPeerIsNode stands for a node's own address where a peer's belongs.
+	ReasonPeerIsNode Reason = "PeerIsNode"
 )
 
 // Kinds that a Fault can be of.
 const (
-	KindIPAddressPool   = "IPAddressPool"
-	KindL2Advertisement = "L2Advertisement"
+	KindIPAddressPool    = "IPAddressPool"
+	KindL2Advertisement  = "L2Advertisement"
+	KindBGPAdvertisement = "BGPAdvertisement"
+	KindBGPPeer          = "BGPPeer"
+	KindBFDProfile       = "BFDProfile"
+	KindCommunity        = "Community"
 )
 
 // Fault is something wrong with one object.
@@ -67,6 +107,26 @@ func (f Fault) compare(g Fault) int {
 	return cmp.Or(strings.Compare(f.Kind, g.Kind), strings.Compare(f.Name, g.Name))
 }
 
+// complaints are what is wrong with one object.
+type complaints struct {
+	kind, name string
+	faults     []Fault
+	harmful    bool // one of the faults is more than a warning
+}
+
+func (c *complaints) fault(field string, reason Reason, message string) {
+	c.harmful = true
+	c.faults = append(c.faults, Fault{
+		Kind: c.kind, Name: c.name, Field: field, Type: ConditionValid, Reason: reason, Message: message,
+	})
+}
+
+func (c *complaints) warn(field string, reason Reason, message string) {
+	c.faults = append(c.faults, Fault{
+		Kind: c.kind, Name: c.name, Field: field, Type: ConditionValid, Reason: reason, Message: message, Warning: true,
+	})
+}
+
 // Conditions returns the conditions of one object, one of each type that its kind has. meta.SetStatusCondition merges them into
 // those of its status.
 func Conditions(faults []Fault, kind, name string, generation int64, now metav1.Time) []metav1.Condition {
@@ -82,7 +142,7 @@ func Conditions(faults []Fault, kind, name string, generation int64, now metav1.
 	return conditions
 }
 
-// condition has the status `healthy` unless the object has a fault of the type.
+// condition has the status `healthy` unless the object has a fault of the type. A warning leaves an object valid.
 func condition(faults []Fault, kind, name string, typ ConditionType, healthy metav1.ConditionStatus) metav1.Condition {
 	c := metav1.Condition{Type: string(typ), Status: healthy, Reason: string(ReasonAccepted)}
 	var messages []string
@@ -90,12 +150,12 @@ func condition(faults []Fault, kind, name string, typ ConditionType, healthy met
 		if f.Kind != kind || f.Name != name || f.Type != typ {
 			continue
 		}
-		if len(messages) == 0 {
-			c.Reason = string(f.Reason)
-			c.Status = metav1.ConditionFalse
-			if healthy == metav1.ConditionFalse {
-				c.Status = metav1.ConditionTrue
-			}
+		status := metav1.ConditionFalse
+		if f.Warning {
+			status = metav1.ConditionTrue
+		}
+		if len(messages) == 0 || (c.Status == metav1.ConditionTrue && status == metav1.ConditionFalse) {
+			c.Reason, c.Status = string(f.Reason), status
 		}
 		messages = append(messages, f.Field+": "+f.Message)
 	}

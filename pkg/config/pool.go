@@ -1,7 +1,6 @@
 package config
 
 import (
-	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -17,18 +16,10 @@ import (
 // parsePools returns the pools sorted by name. Older pools are served first, so that creating a pool takes no address away
 // from another.
 func parsePools(resources []v1beta1.IPAddressPool) ([]*Pool, []Fault) {
-	byAge := make([]*v1beta1.IPAddressPool, 0, len(resources))
-	for i := range resources {
-		byAge = append(byAge, &resources[i])
-	}
-	slices.SortFunc(byAge, func(a, b *v1beta1.IPAddressPool) int {
-		return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), strings.Compare(a.Name, b.Name))
-	})
-
 	var pools []*Pool
 	var faults []Fault
 	var taken allotment
-	for _, res := range byAge {
+	for _, res := range oldestFirst(resources) {
 		pool, poolFaults := parsePool(res, &taken)
 		pools = append(pools, pool)
 		faults = append(faults, poolFaults...)
@@ -44,27 +35,21 @@ func parsePool(res *v1beta1.IPAddressPool, taken *allotment) (*Pool, []Fault) {
 		AutoAssign:    res.Spec.AutoAssign == nil || *res.Spec.AutoAssign,
 		AvoidBuggyIPs: res.Spec.AvoidBuggyIPs,
 	}
-	var faults []Fault
-	fault := func(field string, reason Reason, message string) {
-		faults = append(faults, Fault{
-			Kind: KindIPAddressPool, Name: res.Name, Field: field, Type: ConditionValid, Reason: reason, Message: message,
-		})
-	}
-
+	f := complaints{kind: KindIPAddressPool, name: res.Name}
 	for i, text := range res.Spec.Addresses {
 		field := fmt.Sprintf("spec.addresses[%d]", i)
 		r, err := ParseRange(text)
 		if err != nil {
-			fault(field, ReasonMalformedRange, err.Error())
+			f.fault(field, ReasonMalformedRange, err.Error())
 			continue
 		}
 		free, overlaps := taken.take(r, allotted{pool: res.Name, field: field})
 		p.Ranges = append(p.Ranges, free...)
 		for _, o := range overlaps {
 			if o.pool == res.Name {
-				fault(field, ReasonDuplicateRange, fmt.Sprintf("%s is also in %s: take it out of one of the two", o.Range, o.field))
+				f.fault(field, ReasonDuplicateRange, fmt.Sprintf("%s is also in %s: take it out of one of the two", o.Range, o.field))
 			} else {
-				fault(field, ReasonOverlappingPools, fmt.Sprintf(
+				f.fault(field, ReasonOverlappingPools, fmt.Sprintf(
 					"%s belongs to the older pool %q (%s there), and this pool goes without it: take it out of one of the two",
 					o.Range, o.pool, o.field))
 			}
@@ -76,11 +61,11 @@ func parsePool(res *v1beta1.IPAddressPool, taken *allotment) (*Pool, []Fault) {
 		p.Allocation = &ServiceAllocation{
 			Priority:           int(a.Priority),
 			Namespaces:         slices.Clone(a.Namespaces),
-			NamespaceSelectors: selectors(a.NamespaceSelectors, "spec.serviceAllocation.namespaceSelectors", fault),
-			ServiceSelectors:   selectors(a.ServiceSelectors, "spec.serviceAllocation.serviceSelectors", fault),
+			NamespaceSelectors: selectors(a.NamespaceSelectors, "spec.serviceAllocation.namespaceSelectors", &f),
+			ServiceSelectors:   selectors(a.ServiceSelectors, "spec.serviceAllocation.serviceSelectors", &f),
 		}
 	}
-	return p, faults
+	return p, f.faults
 }
 
 // allotted is a range, and the pool and the field that have it.
@@ -156,11 +141,7 @@ func maxAddr(a, b netip.Addr) netip.Addr {
 func nodeAddressFaults(cfg *Config, nodes []corev1.Node) []Fault {
 	found := map[string][]string{}
 	for _, node := range nodes {
-		for _, address := range node.Status.Addresses {
-			a, err := netip.ParseAddr(address.Address)
-			if err != nil {
-				continue // a host name
-			}
+		for _, a := range nodeAddresses(&node) {
 			if p := cfg.PoolOf(a); p != nil {
 				found[p.Name] = append(found[p.Name], fmt.Sprintf("%s (node %s)", a, node.Name))
 			}
@@ -178,4 +159,15 @@ func nodeAddressFaults(cfg *Config, nodes []corev1.Node) []Fault {
 		})
 	}
 	return faults
+}
+
+// nodeAddresses returns the addresses of a node; it may have host names beside them.
+func nodeAddresses(node *corev1.Node) []netip.Addr {
+	var out []netip.Addr
+	for _, address := range node.Status.Addresses {
+		if a, err := netip.ParseAddr(address.Address); err == nil {
+			out = append(out, a)
+		}
+	}
+	return out
 }

@@ -74,12 +74,18 @@ func parseSpan(text, first, end string) (Range, error) {
 
 // parseAddr is as strict as the ip() function of the CRD's schema: no zone, no IPv4 in IPv6, no leading zeros.
 func parseAddr(s string) (netip.Addr, error) {
+	a, err := parseZonedAddr(s)
+	if err == nil && a.Zone() != "" {
+		return netip.Addr{}, fmt.Errorf("%q has a zone, which can't be used here", s)
+	}
+	return a, err
+}
+
+func parseZonedAddr(s string) (netip.Addr, error) {
 	a, err := netip.ParseAddr(s)
 	switch {
 	case err != nil:
 		return netip.Addr{}, fmt.Errorf("%q is not an IP address", s)
-	case a.Zone() != "":
-		return netip.Addr{}, fmt.Errorf("%q has a zone, which a pool can't have", s)
 	case a.Is4In6():
 		return netip.Addr{}, fmt.Errorf("%q is IPv4 in IPv6 clothing, write it as %s", s, a.Unmap())
 	}
