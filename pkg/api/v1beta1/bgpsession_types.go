@@ -48,6 +48,7 @@ type BGPSessionStatus struct {
 	LocalAddress string `json:"localAddress,omitempty"`
 	// peerASN is the peer's AS number.
 	// +optional
+	// +kubebuilder:validation:Format=int64
 	PeerASN uint32 `json:"peerASN,omitempty"`
 	// state is Idle, Connect, Active, OpenSent, OpenConfirm or Established (RFC 4271), or Refused when the node can't have the session.
 	State string `json:"state"`
