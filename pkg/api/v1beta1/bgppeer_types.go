@@ -41,6 +41,7 @@ type BGPPeerList struct {
 
 // BGPPeerSpec says who the peer is, which nodes have a session with it, and how.
 //
+// The password is looked at from here, because the API server's answer to a rule at the field itself would quote it.
 // +kubebuilder:validation:XValidation:rule="has(self.peerASN) != has(self.dynamicASN)",messageExpression="has(self.peerASN) ? 'peerASN and dynamicASN are both set: keep one of the two' : 'the AS number of the peer is missing: set peerASN, or dynamicASN to internal or external'",message="set either peerASN or dynamicASN"
 // +kubebuilder:validation:XValidation:rule="(has(self.peerAddress) ? 1 : 0) + (has(self.peerAddressFrom) ? 1 : 0) + (has(self.interface) ? 1 : 0) == 1",messageExpression="has(self.peerAddress) || has(self.peerAddressFrom) || has(self.interface) ? 'of peerAddress, peerAddressFrom and interface more than one is set: keep one of them' : 'nothing says where the peer is: set peerAddress, peerAddressFrom or interface'",message="set one of peerAddress, peerAddressFrom and interface"
 // +kubebuilder:validation:XValidation:rule="!has(self.peerAddress) || self.peerAddress.contains('%') || has(self.vrf) || !isIP(self.peerAddress) || ip(self.peerAddress).family() == 4 || !ip(self.peerAddress).isLinkLocalUnicast()",messageExpression="self.peerAddress + ' is a link-local address, and nothing says at which interface: write ' + self.peerAddress + '%eth0 with the name of the interface'",message="a link-local address needs its interface",fieldPath=".peerAddress"
@@ -48,6 +49,7 @@ type BGPPeerList struct {
 // +kubebuilder:validation:XValidation:rule="!has(self.peerAddress) || !has(self.sourceAddress) || (self.peerAddress != self.sourceAddress && (!isIP(self.peerAddress) || !isIP(self.sourceAddress) || !cidr(self.peerAddress + (ip(self.peerAddress).family() == 4 ? '/32' : '/128')).containsIP(self.sourceAddress)))",messageExpression="self.sourceAddress + ' is the address of the peer, too: write one that the node has, or leave it out'",message="sourceAddress is the address of the peer",fieldPath=".sourceAddress"
 // +kubebuilder:validation:XValidation:rule="!has(self.holdTime) || !has(self.keepaliveTime) || !self.holdTime.matches('^(0|([0-9]{1,5}[hms]){1,3})$') || !self.keepaliveTime.matches('^(0|([0-9]{1,5}[hms]){1,3})$') || duration(self.keepaliveTime) <= duration(self.holdTime)",messageExpression="'keepaliveTime ' + self.keepaliveTime + ' is above holdTime ' + self.holdTime + ': write a third of holdTime, or leave it out'",message="keepaliveTime is above holdTime",fieldPath=".keepaliveTime"
 // +kubebuilder:validation:XValidation:rule="!has(self.keepaliveTime) || !self.keepaliveTime.matches('^(0|([0-9]{1,5}[hms]){1,3})$') || duration(self.keepaliveTime) != duration('0s') || (has(self.holdTime) && self.holdTime.matches('^(0|([0-9]{1,5}[hms]){1,3})$') && duration(self.holdTime) == duration('0s'))",message="keepaliveTime is 0 and holdTime is not, so the session would end for want of keepalives: set holdTime to 0, too, or leave keepaliveTime out",fieldPath=".keepaliveTime"
+// +kubebuilder:validation:XValidation:rule="!has(self.password) || size(bytes(self.password)) <= 80",message="the password is too long: the kernel takes 80 bytes, and a character that is not ASCII is several",fieldPath=".password"
 // +kubebuilder:validation:XValidation:rule="!has(self.password) || !has(self.passwordSecret)",message="password and passwordSecret are both set: keep one of the two",fieldPath=".password"
 // +kubebuilder:validation:XValidation:rule="!has(self.ebgpMultiHop) || !self.ebgpMultiHop || !(has(self.peerASN) ? self.peerASN == (has(self.localASN) ? self.localASN : self.myASN) : has(self.dynamicASN) && self.dynamicASN == 'internal')",message="ebgpMultiHop is for peers of another AS, and this one is of our own: leave it out; iBGP sessions may have routers between them anyway",fieldPath=".ebgpMultiHop"
 // +kubebuilder:validation:XValidation:rule="!has(self.ebgpMultiHop) || !self.ebgpMultiHop || !has(self.ttlSecurity) || self.ttlSecurity == 0",message="ttlSecurity and ebgpMultiHop are both set: leave ebgpMultiHop out, and write into ttlSecurity how many hops away the peer is",fieldPath=".ttlSecurity"
@@ -154,7 +156,6 @@ type BGPPeerSpec struct {
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=80
-	// +kubebuilder:validation:XValidation:rule="size(bytes(self)) <= 80",message="the password is too long: the kernel takes 80 bytes, and a character that is not ASCII is several"
 	Password string `json:"password,omitempty"`
 
 	// passwordSecret is the Secret, of type kubernetes.io/basic-auth and in the namespace of the installation, whose entry

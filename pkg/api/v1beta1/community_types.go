@@ -56,7 +56,7 @@ type CommunityAlias struct {
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=64
-	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,10}:[0-9]{1,10}|large:[0-9]{1,10}:[0-9]{1,10}:[0-9]{1,10}|[a-z-]+)$')",messageExpression="'\"' + self + '\" is no community: ' + (self.matches('^[0-9]+:[0-9]+:[0-9]+$') ? 'if it is to be a large one, write large:' + self : 'write two numbers such as 65000:100, large:65000:1:2, or a well-known name such as no-export')",message="is no community"
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,10}:[0-9]{1,10}|large:[0-9]{1,10}:[0-9]{1,10}:[0-9]{1,10}|graceful-shutdown|accept-own|llgr-stale|no-llgr|blackhole|no-export|no-advertise|no-export-subconfed|local-as|no-peer)$')",messageExpression="'\"' + self + '\" is no community: ' + (self.matches('^[0-9]+:[0-9]+:[0-9]+$') ? 'if it is to be a large one, write large:' + self : 'write two numbers such as 65000:100, large:65000:1:2, or a well-known name such as no-export')",message="is no community"
 	// +kubebuilder:validation:XValidation:rule="!self.matches('^[0-9]{1,10}:[0-9]{1,10}$') || self.split(':').all(n, int(n) <= 65535)",messageExpression="'\"' + self + '\" is no community, because it has a number above 65535: numbers up to 4294967295 fit into a large one, such as large:' + self + ':0'",message="has a number above 65535"
 	// +kubebuilder:validation:XValidation:rule="!self.matches('^large:[0-9]{1,10}:[0-9]{1,10}:[0-9]{1,10}$') || self.substring(6).split(':').all(n, int(n) <= 4294967295)",messageExpression="'\"' + self + '\" is no community: no number in it may be above 4294967295'",message="has a number above 4294967295"
 	Value string `json:"value"`
