@@ -43,6 +43,10 @@ const (
 func Serve(in io.Reader, out io.Writer, engine Applier) error {
 	// Without SIGPIPE a log line or report that a dead speaker does not read fails, and does not end the process before Stop.
 	signal.Ignore(syscall.SIGTERM, syscall.SIGINT, syscall.SIGPIPE)
+	return serve(in, out, engine)
+}
+
+func serve(in io.Reader, out io.Writer, engine Applier) error {
 	s := &server{engine: engine, changes: make(chan numbered, 1), applied: make(chan uint64), failed: make(chan error, 3), ending: make(chan struct{})}
 	applying := make(chan struct{})
 	go func() {
@@ -52,11 +56,12 @@ func Serve(in io.Reader, out io.Writer, engine Applier) error {
 	go s.report(gob.NewEncoder(out))
 	go s.read(gob.NewDecoder(in))
 	err := <-s.failed
+	ended := errors.Is(err, io.EOF)
 	close(s.ending)
 	stopped := make(chan struct{})
 	go func() {
 		defer close(stopped)
-		if errors.Is(err, io.EOF) { // the last that was said holds: routes may be withdrawn in it
+		if ended { // the last order holds: routes may be withdrawn in it
 			<-applying
 		}
 		s.mu.Lock()
@@ -64,7 +69,7 @@ func Serve(in io.Reader, out io.Writer, engine Applier) error {
 		s.stopping = true
 		engine.Stop()
 	}()
-	if errors.Is(err, io.EOF) {
+	if ended {
 		err = nil
 	}
 	select {
@@ -140,6 +145,8 @@ func (s *server) report(out *gob.Encoder) {
 	for {
 		var r report
 		select {
+		case <-s.ending:
+			return
 		case r.Applied = <-s.applied:
 		case <-changed:
 			changed = nil

@@ -59,7 +59,7 @@ func pack(c bgp.Change) change {
 				a = len(w.Attributes)
 				attributes[p.Attributes] = a
 			}
-			key := strings.Join(p.Peers, " ")
+			key := strings.Join(p.Peers, " ") // no object's name has a space
 			list, known := lists[key]
 			if !known {
 				list = len(w.Lists)
