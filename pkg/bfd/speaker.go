@@ -1,0 +1,454 @@
+package bfd
+
+import (
+	"cmp"
+	"context"
+	"log/slog"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Config is what a Speaker needs to know; its zero value works.
+type Config struct {
+	Log        *slog.Logger
+	Registerer prometheus.Registerer
+	// Changed is told of each session whose Status differs in more than the counters of packets. It is called by the goroutine that is in
+	// Run and must not block; it may call the Speaker's methods.
+	Changed func(Status)
+}
+
+const (
+	// tidyInterval is how long an endpoint that the kernel refused is left alone, and how soon a device is found that was not there.
+	tidyInterval = time.Second
+	// refreshInterval is how long a session that is not up keeps a source address that the kernel chose: routes and addresses change.
+	refreshInterval = 5 * time.Second
+	// errorAge is how long an error is told of after it last happened.
+	errorAge  = 10 * time.Second
+	inboxSize = 1024
+)
+
+// Speaker has BFD sessions. Its methods may be called at any time from any goroutine; nothing is sent before and after Run.
+type Speaker struct {
+	log     *slog.Logger
+	changed func(Status)
+	metrics *metrics
+	quiet   *quiet
+	network network
+	inbox   chan received
+	wake    chan struct{} // after Sync
+
+	mu              sync.Mutex
+	sessions        map[key]*session
+	byDiscriminator map[uint32]*session
+	due             schedule
+	endpoints       map[endpoint]int // how many sessions each of them is for
+	deaf            map[endpoint]error
+	tidyAt          time.Time // when the endpoints have to be looked at again; zero: not before a Sync changes them
+	closing         bool
+	news            []Status
+	buffer          []byte
+}
+
+// session is a session and its way to the peer.
+type session struct {
+	*machine
+	key    key
+	path   path // nil: to be opened
+	opened time.Time
+	learnt netip.Addr // where the peer sends to, if not configured
+	port   uint16     // a session has one source port for its whole life (RFC 5881, section 4)
+
+	in, out   uint64
+	lastError string
+	erred     time.Time
+	told      Status // what Changed knows
+
+	at    time.Time // when it is looked at; of interest to the schedule only
+	index int       // in the schedule; -1: not there
+}
+
+// New returns a Speaker that does nothing until it is run.
+func New(c Config) *Speaker {
+	s := &Speaker{
+		log:             c.Log,
+		changed:         c.Changed,
+		inbox:           make(chan received, inboxSize),
+		wake:            make(chan struct{}, 1),
+		sessions:        map[key]*session{},
+		byDiscriminator: map[uint32]*session{},
+		endpoints:       map[endpoint]int{},
+	}
+	if s.log == nil {
+		s.log = slog.Default()
+	}
+	if s.changed == nil {
+		s.changed = func(Status) {}
+	}
+	s.metrics = newMetrics(s, c.Registerer)
+	s.quiet = &quiet{log: s.log}
+	s.network = newKernel(s.inbox)
+	return s
+}
+
+// Sync has exactly these sessions. Those that are there keep their state whatever else about them changes; the peers of those that are no
+// longer wanted are told that it is on purpose. Of two sessions that differ in their timers only, the first counts.
+func (s *Speaker) Sync(wanted []Session) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closing {
+		return
+	}
+	now := time.Now()
+	keep := make(map[key]bool, len(wanted))
+	for _, w := range wanted {
+		k := w.key()
+		if keep[k] || !k.peer.IsValid() {
+			continue
+		}
+		keep[k] = true
+		w = w.complete()
+		if x := s.sessions[k]; x == nil {
+			s.add(now, k, w)
+		} else if x.config != w || x.state == AdminDown {
+			x.configure(now, w)
+			s.due.put(x, now)
+		}
+	}
+	for k, x := range s.sessions {
+		if !keep[k] && x.state != AdminDown {
+			x.leave(now)
+			s.due.put(x, now)
+		}
+	}
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (s *Speaker) add(now time.Time, k key, config Session) {
+	discriminator := rand.Uint32()
+	for discriminator == 0 || s.byDiscriminator[discriminator] != nil {
+		discriminator = rand.Uint32()
+	}
+	x := &session{machine: newMachine(now, config, discriminator), key: k, index: -1}
+	s.sessions[k] = x
+	s.byDiscriminator[discriminator] = x
+	s.endpoints[k.endpoint()]++
+	s.tidyAt = now
+	s.due.put(x, now)
+}
+
+func (s *Speaker) remove(now time.Time, x *session) {
+	x.closePath()
+	s.due.remove(x)
+	delete(s.sessions, x.key)
+	delete(s.byDiscriminator, x.discriminator)
+	e := x.key.endpoint()
+	if s.endpoints[e]--; s.endpoints[e] == 0 {
+		delete(s.endpoints, e)
+		s.tidyAt = now
+	}
+}
+
+// Statuses tells how the sessions stand that were last asked for, sorted by peer.
+func (s *Speaker) Statuses() []Status {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := make([]Status, 0, len(s.sessions))
+	for _, x := range s.sessions {
+		if x.state != AdminDown {
+			all = append(all, s.status(x))
+		}
+	}
+	slices.SortFunc(all, func(a, b Status) int {
+		return cmp.Or(a.Peer.Compare(b.Peer), a.Local.Compare(b.Local), cmp.Compare(a.Device, b.Device), compareBool(a.Multihop, b.Multihop))
+	})
+	return all
+}
+
+func compareBool(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case b:
+		return -1
+	}
+	return 1
+}
+
+func (s *Speaker) status(x *session) Status {
+	t := Status{
+		Session: x.config, State: x.state, Since: x.since, Diagnostic: x.diagnostic, Failed: x.failed,
+		RemoteState: x.remote.state, RemoteDiagnostic: x.remote.diagnostic,
+		Discriminator: x.discriminator, RemoteDiscriminator: x.remote.discriminator,
+		PacketsIn: x.in, PacketsOut: x.out, Ups: x.ups, Downs: x.downs, LastError: x.lastError,
+	}
+	if x.path != nil {
+		t.Source = x.path.source().Addr()
+	}
+	if x.mayTransmit() && x.periodic() {
+		t.TransmitInterval = x.interval()
+	}
+	if x.remote.discriminator != 0 {
+		t.ReceiveInterval, t.DetectionTime = x.receiveInterval(), x.detectionTime()
+	}
+	if err := s.deaf[x.key.endpoint()]; err != nil {
+		t.LastError = err.Error()
+	}
+	return t
+}
+
+// Run has the sessions until ctx is done, and then tells the peers that their end is on purpose, which takes a fraction of a second. It opens
+// all sockets on its own goroutine: whoever locks that to a thread in another network namespace has a Speaker there. It always returns nil.
+func (s *Speaker) Run(ctx context.Context) error {
+	defer s.network.close()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	done := ctx.Done()
+	var armed time.Time
+	var packet received
+	var got *received
+	for {
+		next := s.work(got)
+		if s.closing && len(s.sessions) == 0 { // nobody else writes them
+			return nil
+		}
+		if next.IsZero() {
+			timer.Stop()
+		} else if next != armed {
+			timer.Reset(time.Until(next))
+		}
+		armed, got = next, nil
+		select {
+		case packet = <-s.inbox:
+			got = &packet
+		case <-timer.C:
+			armed = time.Time{}
+		case <-s.wake:
+		case <-done:
+			done = nil
+			s.leave()
+		}
+	}
+}
+
+// leave takes all sessions down for good.
+func (s *Speaker) leave() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closing = true
+	now := time.Now()
+	for _, x := range s.sessions {
+		x.leave(now)
+		s.due.put(x, now)
+	}
+}
+
+// work processes a packet, if one is given, those that wait behind it, and everything whose time has come. It returns when there is more
+// to do; the zero time if that is only after a packet or a Sync.
+func (s *Speaker) work(r *received) (next time.Time) {
+	s.mu.Lock()
+	now := time.Now()
+	if r != nil {
+		s.receive(now, r)
+	}
+	s.readInbox(now)
+	if !s.tidyAt.IsZero() && !now.Before(s.tidyAt) {
+		s.tidy(now)
+	}
+	read := false
+	for x := s.due.take(now); x != nil; x = s.due.take(now) {
+		if x.overdue(now) && !read {
+			// If it is us who were late, because the machine was busy or this process frozen, what the peers sent is there to be read.
+			read = true
+			s.readInbox(now)
+			s.network.drain(func(r *received) { s.receive(now, r) })
+		}
+		x.expire(now)
+		s.look(now, x)
+	}
+	next = s.tidyAt
+	if len(s.due) > 0 && (next.IsZero() || s.due[0].at.Before(next)) {
+		next = s.due[0].at
+	}
+	news := s.news
+	s.news = nil
+	s.mu.Unlock()
+	for _, t := range news {
+		s.changed(t)
+	}
+	return next
+}
+
+func (s *Speaker) readInbox(now time.Time) {
+	for range inboxSize {
+		select {
+		case r := <-s.inbox:
+			s.receive(now, &r)
+		default:
+			return
+		}
+	}
+}
+
+// receive processes a packet.
+func (s *Speaker) receive(now time.Time, r *received) {
+	x, why := s.find(r)
+	if why != "" {
+		s.metrics.dropped.WithLabelValues(string(why)).Inc()
+		s.quiet.dropped(now, r, why)
+		if x != nil {
+			if hint := hint(r, why, x); hint != "" {
+				x.note(now, hint)
+				s.tell(x)
+			}
+		}
+		return
+	}
+	if !x.key.local.IsValid() && x.state != Up && x.learnt != r.local && (x.path == nil || x.path.source().Addr() != r.local) {
+		// The peer's configuration has this address of ours, or it would not send there.
+		x.learnt = r.local
+		x.closePath()
+	}
+	x.in++
+	x.recv(now, &r.packet)
+	s.look(now, x)
+}
+
+// find returns the packet's session, or why it has to be dropped, and then perhaps the session that it was meant for.
+func (s *Speaker) find(r *received) (*session, drop) {
+	var x *session
+	if r.drop == "" && r.packet.yours != 0 {
+		if x = s.byDiscriminator[r.packet.yours]; x == nil {
+			return nil, dropDiscriminator
+		}
+		k := x.key
+		if k.peer != r.peer || k.multihop != r.multihop || k.device != "" && k.device != r.device || k.local.IsValid() && k.local != r.local {
+			return nil, dropStranger
+		}
+	} else if x = s.byAddress(r); r.drop != "" {
+		return x, r.drop
+	} else if x == nil {
+		return nil, dropStranger
+	}
+	if x.key.multihop && r.ttl < x.config.MinimumTTL {
+		return x, dropTTL
+	}
+	return x, ""
+}
+
+// byAddress finds the session that fits the packet's addresses and device best.
+func (s *Speaker) byAddress(r *received) *session {
+	k := key{peer: r.peer, local: r.local, device: r.device, multihop: r.multihop}
+	for {
+		if x := s.sessions[k]; x != nil {
+			return x
+		}
+		switch {
+		case k.local.IsValid():
+			k.local = netip.Addr{}
+		case k.device != "":
+			k.local, k.device = r.local, ""
+		default:
+			return nil
+		}
+	}
+}
+
+// look does what there is to do for a session.
+func (s *Speaker) look(now time.Time, x *session) {
+	for p, ok := x.next(now); ok; p, ok = x.next(now) {
+		s.send(now, x, p)
+	}
+	if x.gone() {
+		s.remove(now, x)
+		return
+	}
+	s.due.put(x, x.wake())
+	s.tell(x)
+}
+
+func (s *Speaker) send(now time.Time, x *session, p packet) {
+	if x.path != nil && x.state != Up && !x.key.local.IsValid() && now.Sub(x.opened) >= refreshInterval {
+		x.closePath()
+	}
+	if x.path == nil {
+		local := x.key.local
+		if !local.IsValid() {
+			local = x.learnt
+		}
+		var err error
+		if x.path, err = s.network.open(x.config, local, x.port); err != nil {
+			x.path, x.learnt = nil, netip.Addr{}
+			x.note(now, err.Error())
+			return
+		}
+		x.opened, x.port = now, x.path.source().Port()
+	}
+	s.buffer = p.append(s.buffer[:0])
+	if err := x.path.send(s.buffer); err != nil {
+		x.note(now, err.Error())
+		if !passing(err) {
+			x.closePath()
+		}
+		return
+	}
+	x.out++
+	if x.lastError != "" && now.Sub(x.erred) >= errorAge {
+		x.lastError = ""
+	}
+}
+
+func (x *session) note(now time.Time, problem string) {
+	x.lastError, x.erred = problem, now
+}
+
+func (x *session) closePath() {
+	if x.path != nil {
+		x.path.close()
+		x.path = nil
+	}
+}
+
+// tidy listens where it has to be listened, and tells of the sessions for which that fails or no longer does.
+func (s *Speaker) tidy(now time.Time) {
+	wanted := make(map[endpoint]bool, len(s.endpoints))
+	devices := false
+	for e := range s.endpoints {
+		wanted[e] = true
+		devices = devices || e.device != ""
+	}
+	before := s.deaf
+	s.deaf = s.network.listen(wanted)
+	s.tidyAt = time.Time{}
+	if devices || len(s.deaf) > 0 {
+		s.tidyAt = now.Add(tidyInterval)
+	}
+	if len(before) > 0 || len(s.deaf) > 0 {
+		for _, x := range s.sessions {
+			s.tell(x)
+		}
+	}
+}
+
+// tell remembers what Changed has to be called for.
+func (s *Speaker) tell(x *session) {
+	if x.state == AdminDown {
+		return
+	}
+	t := s.status(x)
+	known := x.told
+	x.told = t
+	known.PacketsIn, known.PacketsOut = t.PacketsIn, t.PacketsOut
+	if t == known {
+		return
+	}
+	s.news = append(s.news, t)
+	s.logChange(known, t)
+}
