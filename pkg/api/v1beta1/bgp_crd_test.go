@@ -6,8 +6,11 @@ import (
 	"testing"
 
 	"pgregory.net/rapid"
+	"sigs.k8s.io/yaml"
 
+	"github.com/steelyard-lb/steelyard/pkg/api/v1beta1"
 	"github.com/steelyard-lb/steelyard/pkg/bgp"
+	"github.com/steelyard-lb/steelyard/pkg/config"
 )
 
 func TestBGPPeerSchema(t *testing.T) {
@@ -85,7 +88,12 @@ func TestBGPPeerSchema(t *testing.T) {
 		{"source address that is none", with(`sourceAddress: eth0`), `spec.sourceAddress: Invalid value: "eth0": "eth0" is no IP address`},
 		{"source address with an interface", with(`sourceAddress: 192.0.2.11%eth0`), `"192.0.2.11%eth0" has an interface that can not be`},
 		{"source address unspecified", with(`sourceAddress: 0.0.0.0`), "0.0.0.0 is the address of no single host: write one that the node has"},
-		{"source address of the other family", source("192.0.2.1", "2001:db8::2"), "spec.sourceAddress: Invalid value: 2001:db8::2 and peerAddress 192.0.2.1 are of different families: write an address of the same family"},
+		{"source address of the other family", source("192.0.2.1", "2001:db8::2"), "spec.sourceAddress: Invalid value: 2001:db8::2 is of another family than the address of the peer: write one of the same family, or leave it out"},
+		{"source address of the other family than the link-local one", source("fe80::1%eth0", "192.0.2.2"), "192.0.2.2 is of another family than the address of the peer"},
+		{"source address of the other family than the gateway", `{myASN: 64512, peerASN: 64513, peerAddressFrom: {defaultGateway: IPv6}, sourceAddress: 192.0.2.2}`, "192.0.2.2 is of another family"},
+		{"source address of the gateway's family", `{myASN: 64512, peerASN: 64513, peerAddressFrom: {defaultGateway: IPv4}, sourceAddress: 192.0.2.2}`, ""},
+		{"source address for whatever an annotation says", `{myASN: 64512, peerASN: 64513, peerAddressFrom: {nodeAnnotation: tor}, sourceAddress: "2001:db8::2"}`, ""},
+		{"source address of IPv4 without addresses on the wire", `{myASN: 64512, dynamicASN: external, interface: eth1, sourceAddress: 192.0.2.2}`, "192.0.2.2 is of another family"},
 		{"source address is the peer's", source("192.0.2.1", "192.0.2.1"), "spec.sourceAddress: Invalid value: 192.0.2.1 is the address of the peer, too: write one that the node has, or leave it out"},
 		{"source address is the peer's in other words", source("2001:db8::1", "2001:db8:0::1"), "2001:db8:0::1 is the address of the peer, too"},
 		{"VRF", with(`vrf: blue`), ""},
@@ -112,7 +120,7 @@ func TestBGPPeerSchema(t *testing.T) {
 		{"keepalive without hold", with(`holdTime: 0s, keepaliveTime: 3s`), "keepaliveTime 3s is above holdTime 0s"},
 		{"hold without keepalive", with(`holdTime: 9s, keepaliveTime: 0s`), "spec.keepaliveTime: Invalid value: keepaliveTime is 0 and holdTime is not, so the session would end for want of keepalives: set holdTime to 0, too, or leave keepaliveTime out"},
 		{"keepalive 0 alone", with(`keepaliveTime: 0s`), "keepaliveTime is 0 and holdTime is not"},
-		{"keepalive above a third of the longest hold", with(`keepaliveTime: 21846s`), `"21846s" is no keepalive time: write whole seconds from 1s to 21845s, or 0 with a holdTime of 0, such as 30s`},
+		{"keepalive above 16 bits", with(`keepaliveTime: 65536s`), `"65536s" is no keepalive time: write whole seconds from 1s to 65535s, or 0 with a holdTime of 0, such as 30s`},
 		{"keepalive of half seconds", with(`keepaliveTime: 500ms`), `"500ms" is no keepalive time`},
 		{"connect time 0", with(`connectTime: 0s`), `"0s" is no connect time: write whole seconds from 1s to 65535s, such as 10s`},
 		{"connect time of half seconds", with(`connectTime: 1.5s`), `"1.5s" is no connect time`},
@@ -276,7 +284,9 @@ func TestBFDProfileDefaults(t *testing.T) {
 
 func TestCommunitySchema(t *testing.T) {
 	communities := loadCRDs(t)["Community"]
-	alias := func(name, value string) string { return fmt.Sprintf(`communities: [{name: %q, value: %q}]`, name, value) }
+	alias := func(name, value string) string {
+		return fmt.Sprintf(`communities: [{name: %q, value: %q}]`, name, value)
+	}
 	for _, tc := range []struct {
 		name, spec string
 		want       string // part of the answer; "" when it is accepted
@@ -360,6 +370,72 @@ func TestSchemaCostOfFullObjects(t *testing.T) {
 		", communities: ["+list(63, `"large:4294967295:4294967295:42949672%02d"`)+"]}", "")
 	expectAnswer(t, crds["Community"], "Community", "communities: ["+
 		list(256, `{name: "`+strings.Repeat("a", 59)+`%04d", value: "large:4294967295:4294967295:4294967295"}`)+"]", "")
+}
+
+// TestSchemaAgreesWithParse demands that the schema lets exactly those peers in that the programs find no fault with.
+func TestSchemaAgreesWithParse(t *testing.T) {
+	peers := loadCRDs(t)["BGPPeer"]
+	addresses := []any{"192.0.2.1", "192.0.2.2", "2001:db8::1", "2001:db8:0::1", "fe80::1", "fe80::1%eth0", "169.254.0.1", "::1", "0.0.0.0", "ff02::1%eth0",
+		"255.255.255.255", "::ffff:192.0.2.1", "192.0.2.1%eth0", "2001:db8::1%eth0", "router"}
+	asns := []any{int64(64512), int64(64513), int64(4294967295), int64(0)}
+	times := []any{"0", "0s", "1s", "2s", "3s", "9s", "20s", "21s", "30s", "1m30s", "1h0m0s", "4095s", "4096s", "65535s", "65536s", "1500ms", "-3s", "3"}
+	flags := []any{true, false}
+	fields := []struct {
+		name   string
+		values []any
+	}{
+		{"myASN", asns},
+		{"peerASN", asns[:3]}, // the programs can not tell a 0 from none
+		{"localASN", asns[:3]},
+		{"dynamicASN", []any{"internal", "external", "any"}},
+		{"peerAddress", addresses},
+		{"sourceAddress", addresses},
+		{"interface", []any{"eth1"}},
+		{"vrf", []any{"blue"}},
+		{"peerAddressFrom", []any{map[string]any{}, map[string]any{"defaultGateway": "IPv4"}, map[string]any{"defaultGateway": "IPv6"},
+			map[string]any{"defaultGateway": "IPv5"}, map[string]any{"nodeAnnotation": "tor"}, map[string]any{"nodeAnnotation": "tor", "defaultGateway": "IPv6"}}},
+		{"routerID", []any{"192.0.2.1", "0.0.0.0", "2001:db8::1", "1"}},
+		{"holdTime", times},
+		{"keepaliveTime", times},
+		{"connectTime", times},
+		{"gracefulShutdown", times},
+		{"gracefulRestartTime", times},
+		{"password", []any{"x", strings.Repeat("x", 80), strings.Repeat("x", 81), strings.Repeat("ß", 41)}},
+		{"passwordSecret", []any{map[string]any{"name": "router"}}},
+		{"ebgpMultiHop", flags},
+		{"ttlSecurity", []any{int64(0), int64(1), int64(254), int64(255)}},
+	}
+	rapid.Check(t, func(rt *rapid.T) {
+		spec := map[string]any{"myASN": int64(64512), "peerASN": int64(64513), "peerAddress": "192.0.2.1", "enableGracefulRestart": true}
+		for range rapid.IntRange(1, 6).Draw(rt, "changes") {
+			field := fields[rapid.IntRange(0, len(fields)-1).Draw(rt, "field")]
+			if rapid.IntRange(0, 3).Draw(rt, "without") == 0 {
+				delete(spec, field.name)
+			} else {
+				spec[field.name] = rapid.SampledFrom(field.values).Draw(rt, field.name)
+			}
+		}
+		if _, alone := spec["holdTime"]; !alone && (spec["keepaliveTime"] == "0" || spec["keepaliveTime"] == "0s") {
+			rt.Skip("the programs take it for a hold time of 0, which nobody writes in this way on purpose")
+		}
+		text, err := yaml.Marshal(map[string]any{"apiVersion": "steelyard.io/v1beta1", "kind": "BGPPeer", "metadata": map[string]any{"name": "x"}, "spec": spec})
+		if err != nil {
+			rt.Fatal(err)
+		}
+		object, peer := map[string]any{}, v1beta1.BGPPeer{}
+		if err := yaml.Unmarshal(text, &object); err != nil {
+			rt.Fatal(err)
+		}
+		var faults []config.Fault
+		if err := yaml.Unmarshal(text, &peer); err == nil {
+			_, faults = config.Parse(config.Resources{BGPPeers: []v1beta1.BGPPeer{peer}})
+		} else {
+			faults = []config.Fault{{Message: err.Error()}}
+		}
+		if answer := peers.admit(t, integers(object).(map[string]any)); (answer == "") != (len(faults) == 0) {
+			rt.Errorf("%s\nthe schema says %q, Parse says %v", text, answer, faults)
+		}
+	})
 }
 
 // list returns n values, of 1 to n, in YAML's notation.
