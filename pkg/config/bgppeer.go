@@ -235,7 +235,8 @@ func (p *BGPPeer) setPassword(spec *v1beta1.BGPPeerSpec, r *Resources, f *compla
 	password := string(secret.Data[corev1.BasicAuthPasswordKey])
 	switch {
 	case !ok:
-		f.fault(secretField, ReasonSecretNotFound, fmt.Sprintf("there is no Secret %q in the namespace %q: %s", p.PasswordSecret, r.Namespace, remedy))
+		f.fault(secretField, ReasonSecretNotFound, fmt.Sprintf("there is no Secret %q of type %s in the namespace %q: %s",
+			p.PasswordSecret, corev1.SecretTypeBasicAuth, r.Namespace, remedy))
 	case secret.Type != corev1.SecretTypeBasicAuth:
 		f.fault(secretField, ReasonSecretInvalid, fmt.Sprintf("the Secret %q is of type %s, which can't be changed: delete it, and %s",
 			p.PasswordSecret, secret.Type, remedy))

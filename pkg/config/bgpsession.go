@@ -13,12 +13,12 @@ import (
 
 // place is where a peer is looked for on a node.
 type place struct {
-	address                           netip.Addr
-	gateway, annotation, link, device string
+	address                   netip.Addr
+	gateway, annotation, link string
 }
 
 func (p *BGPPeer) place() place {
-	return place{p.Address, p.Gateway, p.Annotation, p.Interface, p.Device}
+	return place{p.Address, p.Gateway, p.Annotation, p.Interface}
 }
 
 // quarrel is between a peer and something else, on some nodes.
@@ -47,12 +47,12 @@ func sessionFaults(peers []*BGPPeer, nodes []corev1.Node) []Fault {
 			}
 			first, taken := places[p.place()]
 			switch {
+			case router != nil && p.RouterID.IsValid() && p.RouterID != router.RouterID:
+				note(ReasonRouterIDConflict, router.Name)
 			case slices.Contains(own, p.Address):
 				note(ReasonPeerIsNode, "")
 			case taken:
 				note(ReasonDuplicatePeer, first)
-			case router != nil && p.RouterID.IsValid() && p.RouterID != router.RouterID:
-				note(ReasonRouterIDConflict, router.Name)
 			default:
 				places[p.place()] = p.Name
 				if router == nil && p.RouterID.IsValid() {

@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/steelyard-lb/steelyard/pkg/api/v1beta1"
 	"github.com/steelyard-lb/steelyard/pkg/bgp"
@@ -43,8 +44,8 @@ func (n communityNames) add(object, field string, entry v1beta1.CommunityAlias, 
 	other, taken := n.values[entry.Name]
 	switch {
 	case err == nil && own != value:
-		f.fault(field+".name", ReasonDuplicateCommunity, fmt.Sprintf("%q means %d:%d already and can't be given to %s: take another name",
-			entry.Name, own.A, own.B, entry.Value))
+		f.fault(field+".name", ReasonDuplicateCommunity, fmt.Sprintf("%q has a meaning of its own and can't stand for %s: take another name",
+			entry.Name, entry.Value))
 	case taken && other.object == object:
 		f.fault(field+".name", ReasonDuplicateCommunity, fmt.Sprintf("%s has the name %q too, and is in use: take one of the two away", other.field, entry.Name))
 	case taken:
@@ -65,9 +66,13 @@ func (n communityNames) resolve(text, field string, f *complaints) bgp.Community
 		return value
 	}
 	const outcome = "the advertisement is not in force, so that nothing is told without it"
-	if object, ok := n.broken[text]; ok {
+	object, broken := n.broken[text]
+	switch {
+	case broken:
 		f.fault(field, ReasonMalformedCommunity, fmt.Sprintf("the Community %q has no readable value for %q: mend it there; %s", object, text, outcome))
-	} else {
+	case strings.Contains(text, ":"):
+		f.fault(field, ReasonMalformedCommunity, fmt.Sprintf("%v; %s", err, outcome))
+	default:
 		f.fault(field, ReasonCommunityNotFound, fmt.Sprintf("no Community has the name, and %v; %s", err, outcome))
 	}
 	return bgp.Community{}

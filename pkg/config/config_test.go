@@ -17,12 +17,17 @@ import (
 	"github.com/steelyard-lb/steelyard/pkg/api/v1beta1"
 )
 
-// resources reads the objects of a case: "pool <name> <age in minutes> <spec>", "ad <name> <spec>",
-// "node <name> <label=value,... or -> <addresses>", one to a line.
+// resources reads the objects of a case, one to a line:
+//
+//	pool|bgpad|community <name> <age in minutes> <spec>
+//	ad|peer|bfd <name> <spec>
+//	node <name> <label=value,... or -> <addresses>
+//	secret <name> <type> <password, with \n for a line break, or '' for an empty one>
+//
+// Secrets and nodes are known when there is one.
 func resources(t *testing.T, text string) Resources {
 	t.Helper()
-	var r Resources
-	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	r := Resources{Namespace: "steelyard"}
 	for line := range strings.Lines(text) {
 		line = strings.TrimSpace(line)
 		if line == "" {
@@ -30,23 +35,45 @@ func resources(t *testing.T, text string) Resources {
 		}
 		kind, rest, _ := strings.Cut(line, " ")
 		name, rest, _ := strings.Cut(rest, " ")
+		meta := metav1.ObjectMeta{Name: name}
 		switch kind {
 		case "pool":
-			age, spec, _ := strings.Cut(rest, " ")
-			minutes, err := time.ParseDuration(age + "m")
-			if err != nil {
-				t.Fatal(err)
-			}
-			pool := v1beta1.IPAddressPool{ObjectMeta: metav1.ObjectMeta{Name: name, CreationTimestamp: metav1.NewTime(now.Add(-minutes))}}
+			pool := v1beta1.IPAddressPool{ObjectMeta: aged(t, meta, &rest)}
 			if strings.HasPrefix(name, "dmz") {
 				pool.Labels = map[string]string{"network": "dmz"}
 			}
-			mustUnmarshal(t, spec, &pool.Spec)
+			mustUnmarshal(t, rest, &pool.Spec)
 			r.Pools = append(r.Pools, pool)
 		case "ad":
-			ad := v1beta1.L2Advertisement{ObjectMeta: metav1.ObjectMeta{Name: name}}
+			ad := v1beta1.L2Advertisement{ObjectMeta: meta}
 			mustUnmarshal(t, rest, &ad.Spec)
 			r.L2Advertisements = append(r.L2Advertisements, ad)
+		case "bgpad":
+			ad := v1beta1.BGPAdvertisement{ObjectMeta: aged(t, meta, &rest)}
+			mustUnmarshal(t, rest, &ad.Spec)
+			r.BGPAdvertisements = append(r.BGPAdvertisements, ad)
+		case "peer":
+			peer := v1beta1.BGPPeer{ObjectMeta: meta}
+			mustUnmarshal(t, rest, &peer.Spec)
+			r.BGPPeers = append(r.BGPPeers, peer)
+		case "bfd":
+			profile := v1beta1.BFDProfile{ObjectMeta: meta}
+			mustUnmarshal(t, rest, &profile.Spec)
+			r.BFDProfiles = append(r.BFDProfiles, profile)
+		case "community":
+			community := v1beta1.Community{ObjectMeta: aged(t, meta, &rest)}
+			mustUnmarshal(t, rest, &community.Spec)
+			r.Communities = append(r.Communities, community)
+		case "secret":
+			typ, password, ok := strings.Cut(rest, " ")
+			secret := corev1.Secret{ObjectMeta: meta, Type: corev1.SecretType(typ)}
+			if ok {
+				secret.Data = map[string][]byte{"password": []byte(strings.NewReplacer(`\n`, "\n", "''", "").Replace(password))}
+			}
+			if r.Secrets == nil {
+				r.Secrets = map[string]corev1.Secret{}
+			}
+			r.Secrets[name] = secret
 		case "node":
 			text, addresses, _ := strings.Cut(rest, " ")
 			node := corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: set(t, strings.TrimPrefix(text, "-"))}}
@@ -59,6 +86,19 @@ func resources(t *testing.T, text string) Resources {
 		}
 	}
 	return r
+}
+
+// aged takes the age from the beginning of the rest of a line.
+func aged(t *testing.T, meta metav1.ObjectMeta, rest *string) metav1.ObjectMeta {
+	t.Helper()
+	age, spec, _ := strings.Cut(*rest, " ")
+	minutes, err := time.ParseDuration(age + "m")
+	if err != nil {
+		t.Fatal(err)
+	}
+	*rest = spec
+	meta.CreationTimestamp = metav1.NewTime(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC).Add(-minutes))
+	return meta
 }
 
 func mustUnmarshal(t *testing.T, text string, into any) {
@@ -77,7 +117,7 @@ func set(t *testing.T, text string) labels.Set {
 	return s
 }
 
-// summary is a line for each pool and advertisement: what the programs work with.
+// summary is a line for each object that is in use: what the programs work with.
 func summary(cfg *Config) []string {
 	var out []string
 	for _, p := range cfg.Pools {
@@ -86,16 +126,48 @@ func summary(cfg *Config) []string {
 	for _, a := range cfg.L2Advertisements {
 		out = append(out, fmt.Sprintf("ad %s %v", a.Name, a.Pools))
 	}
+	for _, a := range cfg.BGPAdvertisements {
+		out = append(out, fmt.Sprintf("bgpad %s %v to %v", a.Name, a.Pools, a.Peers))
+	}
+	for _, p := range cfg.BGPPeers {
+		out = append(out, fmt.Sprintf("peer %s", p.Name))
+	}
 	return out
 }
 
+// parseCase is what comes of some resources.
+type parseCase struct {
+	name      string
+	resources string
+	want      []string // summary
+	faults    []string // "name field reason: part of the message", after "warning" where it is one
+}
+
+func (tc parseCase) run(t *testing.T) {
+	cfg, faults := Parse(resources(t, tc.resources))
+	if diff := cmp.Diff(tc.want, summary(cfg)); diff != "" {
+		t.Errorf("configuration (-want +got):\n%s", diff)
+	}
+	if len(faults) != len(tc.faults) {
+		t.Fatalf("faults:\n%v\nwant:\n%v", faults, tc.faults)
+	}
+	for i, f := range faults {
+		where, message, _ := strings.Cut(tc.faults[i], ": ")
+		got := fmt.Sprintf("%s %s %s", f.Name, f.Field, f.Reason)
+		if f.Warning {
+			got = "warning " + got
+		}
+		if got != where || !strings.Contains(f.Message, message) {
+			t.Errorf("fault %d is\n\t%s: %s, want\n\t%s", i, got, f.Message, tc.faults[i])
+		}
+		if (f.Type == ConditionNodeAddressInPool) != (f.Reason == ReasonNodeAddressInPool) {
+			t.Errorf("fault %d: Type is %s", i, f.Type)
+		}
+	}
+}
+
 func TestParse(t *testing.T) {
-	for _, tc := range []struct {
-		name      string
-		resources string
-		want      []string // summary
-		faults    []string // "name field reason: part of the message"
-	}{
+	for _, tc := range []parseCase{
 		{name: "nothing"},
 		{
 			name:      "pools are sorted by name, ranges by address",
@@ -158,7 +230,7 @@ func TestParse(t *testing.T) {
 			resources: `pool a 1 {addresses: [192.0.2.0/24, "2001:db8::/64"]}` + "\n" +
 				"node n1 - 192.0.2.11 192.0.2.11 2001:db8::11 n1.example\nnode n2 - 192.0.2.12\nnode n3 - 198.51.100.1",
 			want:   []string{"pool a [192.0.2.0-192.0.2.255 2001:db8::-2001:db8::ffff:ffff:ffff:ffff]"},
-			faults: []string{"a spec.addresses NodeAddressInPool: own addresses 192.0.2.11 (node n1), 192.0.2.12 (node n2), 2001:db8::11 (node n1)"},
+			faults: []string{"warning a spec.addresses NodeAddressInPool: own addresses 192.0.2.11 (node n1), 192.0.2.12 (node n2), 2001:db8::11 (node n1)"},
 		},
 		{
 			name: "pools by name and by label, each once",
@@ -227,25 +299,7 @@ func TestParse(t *testing.T) {
 			},
 		},
 	} {
-		t.Run(tc.name, func(t *testing.T) {
-			cfg, faults := Parse(resources(t, tc.resources))
-			if diff := cmp.Diff(tc.want, summary(cfg)); diff != "" {
-				t.Errorf("configuration (-want +got):\n%s", diff)
-			}
-			if len(faults) != len(tc.faults) {
-				t.Fatalf("faults:\n%v\nwant:\n%v", faults, tc.faults)
-			}
-			for i, f := range faults {
-				where, message, _ := strings.Cut(tc.faults[i], ": ")
-				got := fmt.Sprintf("%s %s %s", f.Name, f.Field, f.Reason)
-				if got != where || !strings.Contains(f.Message, message) {
-					t.Errorf("fault %d is\n\t%s: %s, want\n\t%s", i, got, f.Message, tc.faults[i])
-				}
-				if warning := f.Reason == ReasonNodeAddressInPool; f.Warning != warning || (f.Type == ConditionValid) == warning {
-					t.Errorf("fault %d: Warning is %t and Type is %s", i, f.Warning, f.Type)
-				}
-			}
-		})
+		t.Run(tc.name, tc.run)
 	}
 }
 

@@ -3,13 +3,16 @@ package config
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/utils/ptr"
 	"pgregory.net/rapid"
 
 	"github.com/steelyard-lb/steelyard/pkg/api/v1beta1"
@@ -49,30 +52,143 @@ func drawResources(t *rapid.T) Resources {
 		}
 		r.L2Advertisements = append(r.L2Advertisements, ad)
 	}
+	drawBGP(t, &r)
 	for i := range rapid.IntRange(0, 3).Draw(t, "nodes") {
-		node := corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("node-%d", i)}}
+		node := corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("node-%d", i), Labels: map[string]string{"parity": fmt.Sprint(i % 2)}}}
 		node.Status.Addresses = []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: address(t, "node").String()}}
 		r.Nodes = append(r.Nodes, node)
 	}
 	return r
 }
 
-// TestParseOrder demands equal answers for equal resources in another order.
+// drawBGP draws objects that quarrel with each other in every way, and are often faulty by themselves.
+func drawBGP(t *rapid.T, r *Resources) {
+	name := func(kind string, n int) string { return fmt.Sprintf("%s-%d", kind, rapid.IntRange(0, n).Draw(t, kind)) }
+	parity := func(label string) []metav1.LabelSelector {
+		return rapid.SampledFrom([][]metav1.LabelSelector{nil, nil, {{MatchLabels: map[string]string{"parity": "0"}}}, {{MatchLabels: map[string]string{"parity": "1"}}}}).Draw(t, label)
+	}
+	aged := func(name string) metav1.ObjectMeta {
+		return metav1.ObjectMeta{Name: name, CreationTimestamp: metav1.NewTime(time.Unix(int64(rapid.IntRange(0, 2).Draw(t, "created")), 0))}
+	}
+	r.Namespace = "steelyard"
+	for i := range rapid.IntRange(0, 3).Draw(t, "communities") {
+		c := v1beta1.Community{ObjectMeta: aged(fmt.Sprintf("community-%d", i))}
+		for range rapid.IntRange(0, 3).Draw(t, "aliases") {
+			value := rapid.SampledFrom([]string{"1:1", "1:2", "large:1:2:3", "no-export", "1:70000"}).Draw(t, "value")
+			c.Spec.Communities = append(c.Spec.Communities, v1beta1.CommunityAlias{Name: name("alias", 3), Value: value})
+		}
+		r.Communities = append(r.Communities, c)
+	}
+	for i := range rapid.IntRange(0, 2).Draw(t, "profiles") {
+		p := v1beta1.BFDProfile{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("profile-%d", i)}}
+		p.Spec.ReceiveInterval = rapid.SampledFrom([]*uint32{nil, ptr.To[uint32](5), ptr.To[uint32](100)}).Draw(t, "receive interval")
+		p.Spec.EchoMode = rapid.SampledFrom([]*bool{nil, ptr.To(true)}).Draw(t, "echo")
+		r.BFDProfiles = append(r.BFDProfiles, p)
+	}
+	for i := range rapid.IntRange(0, 4).Draw(t, "peers") {
+		p := v1beta1.BGPPeer{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("peer-%d", i)}}
+		p.Spec.MyASN, p.Spec.PeerASN = 64512, uint32(rapid.IntRange(0, 2).Draw(t, "ASN"))
+		p.Spec.PeerAddress = address(t, "peer").String()
+		p.Spec.RouterID = rapid.SampledFrom([]string{"", "", "10.0.0.1", "10.0.0.2"}).Draw(t, "router ID")
+		p.Spec.NodeSelectors = parity("peer's nodes")
+		p.Spec.BFDProfile = rapid.SampledFrom([]string{"", "profile-0", "profile-1"}).Draw(t, "profile")
+		if rapid.Bool().Draw(t, "secret") {
+			p.Spec.PasswordSecret = &v1beta1.PasswordSecret{Name: name("secret", 1)}
+		}
+		r.BGPPeers = append(r.BGPPeers, p)
+	}
+	r.Secrets = rapid.SampledFrom([]map[string]corev1.Secret{nil, {}, {"secret-0": {Type: corev1.SecretTypeBasicAuth, Data: map[string][]byte{"password": []byte("p")}}}}).Draw(t, "secrets")
+	for i := range rapid.IntRange(0, 4).Draw(t, "BGP advertisements") {
+		ad := v1beta1.BGPAdvertisement{ObjectMeta: aged(fmt.Sprintf("bgp-%d", i))}
+		ad.Spec.LocalPref = uint32(rapid.IntRange(0, 2).Draw(t, "localPref"))
+		ad.Spec.AggregationLength = rapid.SampledFrom([]*int32{nil, nil, ptr.To[int32](30), ptr.To[int32](33)}).Draw(t, "length")
+		ad.Spec.NodeSelectors = parity("advertisement's nodes")
+		for range rapid.IntRange(0, 2).Draw(t, "told") {
+			ad.Spec.Peers = append(ad.Spec.Peers, name("peer", 4))
+		}
+		for range rapid.IntRange(0, 2).Draw(t, "told communities") {
+			ad.Spec.Communities = append(ad.Spec.Communities, name("alias", 3))
+		}
+		if rapid.Bool().Draw(t, "by name") {
+			ad.Spec.IPAddressPools = []string{name("pool", 6)}
+		}
+		r.BGPAdvertisements = append(r.BGPAdvertisements, ad)
+	}
+}
+
+// sameConfig compares configurations by what they say.
+var sameConfig = cmp.Options{
+	cmp.Transformer("selector", func(s labels.Selector) string { return s.String() }),
+	cmpopts.EquateComparable(netip.Addr{}),
+}
+
+// TestParseOrder demands equal answers for equal resources in another order. (G16)
 func TestParseOrder(t *testing.T) {
-	selectorText := cmp.Transformer("selector", func(s labels.Selector) string { return s.String() })
 	rapid.Check(t, func(t *rapid.T) {
 		r := drawResources(t)
 		cfg, faults := Parse(r)
-		shuffled := Resources{
-			Pools:            rapid.Permutation(r.Pools).Draw(t, "shuffled pools"),
-			L2Advertisements: rapid.Permutation(r.L2Advertisements).Draw(t, "shuffled advertisements"),
-			Nodes:            rapid.Permutation(r.Nodes).Draw(t, "shuffled nodes"),
-		}
+		shuffled := r
+		shuffled.Pools = rapid.Permutation(r.Pools).Draw(t, "shuffled pools")
+		shuffled.L2Advertisements = rapid.Permutation(r.L2Advertisements).Draw(t, "shuffled advertisements")
+		shuffled.BGPAdvertisements = rapid.Permutation(r.BGPAdvertisements).Draw(t, "shuffled BGP advertisements")
+		shuffled.BGPPeers = rapid.Permutation(r.BGPPeers).Draw(t, "shuffled peers")
+		shuffled.BFDProfiles = rapid.Permutation(r.BFDProfiles).Draw(t, "shuffled profiles")
+		shuffled.Communities = rapid.Permutation(r.Communities).Draw(t, "shuffled communities")
+		shuffled.Nodes = rapid.Permutation(r.Nodes).Draw(t, "shuffled nodes")
 		again, faultsAgain := Parse(shuffled)
-		if diff := cmp.Diff(cfg, again, selectorText, cmp.AllowUnexported(netip.Addr{}), cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
+		if diff := cmp.Diff(cfg, again, sameConfig); diff != "" {
 			t.Errorf("configuration:\n%s", diff)
 		}
 		if diff := cmp.Diff(faults, faultsAgain); diff != "" {
+			t.Errorf("faults:\n%s", diff)
+		}
+	})
+}
+
+// TestBadObjectsHarmNothing demands that the configuration is the same with one bad object of each kind more, and so are the faults of all
+// others.
+func TestBadObjectsHarmNothing(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		r := drawResources(t)
+		if len(r.Pools) == 0 || len(r.BGPPeers) == 0 {
+			t.Skip("with the first of its kind, advertisements no longer miss one")
+		}
+		cfg, faults := Parse(r)
+		bad := metav1.ObjectMeta{Name: "bad", Labels: map[string]string{"parity": "9"}} // the oldest: it has no time of creation
+		worse := r
+		worse.L2Advertisements = append(slices.Clone(r.L2Advertisements), v1beta1.L2Advertisement{ObjectMeta: bad,
+			Spec: v1beta1.L2AdvertisementSpec{IPAddressPools: []string{"none"}}})
+		worse.BGPAdvertisements = append(slices.Clone(r.BGPAdvertisements), v1beta1.BGPAdvertisement{ObjectMeta: bad,
+			Spec: v1beta1.BGPAdvertisementSpec{LocalPref: 9, Communities: []string{"none"}}})
+		worse.BGPPeers = append(slices.Clone(r.BGPPeers), v1beta1.BGPPeer{ObjectMeta: bad,
+			Spec: v1beta1.BGPPeerSpec{PeerAddress: r.BGPPeers[0].Spec.PeerAddress, RouterID: "10.0.0.3"}})
+		worse.BFDProfiles = append(slices.Clone(r.BFDProfiles), v1beta1.BFDProfile{ObjectMeta: bad,
+			Spec: v1beta1.BFDProfileSpec{DetectMultiplier: ptr.To[uint32](0)}})
+		worse.Communities = append(slices.Clone(r.Communities), v1beta1.Community{ObjectMeta: bad,
+			Spec: v1beta1.CommunitySpec{Communities: []v1beta1.CommunityAlias{{Name: "alias-0", Value: "none"}}}})
+		again, faultsAgain := Parse(worse)
+
+		notBad := func(a *L2Advertisement) bool { return a.Name == "bad" } // it is in force, and announces nothing
+		again.L2Advertisements = slices.DeleteFunc(again.L2Advertisements, notBad)
+		if len(again.L2Advertisements) == 0 {
+			again.L2Advertisements = nil
+		}
+		if diff := cmp.Diff(cfg, again, sameConfig); diff != "" {
+			t.Errorf("configuration:\n%s", diff)
+		}
+		blamed := map[string]bool{}
+		faultsAgain = slices.DeleteFunc(faultsAgain, func(f Fault) bool {
+			if f.Name == "bad" {
+				blamed[f.Kind] = true
+			}
+			return f.Name == "bad"
+		})
+		if len(blamed) != 5 {
+			t.Errorf("only %v have faults", blamed)
+		}
+		// A name that nobody had is known now, as one that can't be read.
+		ignore := cmp.FilterPath(func(p cmp.Path) bool { return p.Last().String() == ".Message" || p.Last().String() == ".Reason" }, cmp.Ignore())
+		if diff := cmp.Diff(faults, faultsAgain, ignore, cmpopts.EquateEmpty()); diff != "" {
 			t.Errorf("faults:\n%s", diff)
 		}
 	})
