@@ -17,6 +17,10 @@ func TestConditions(t *testing.T) {
 		{KindIPAddressPool, "bad", "spec.addresses[0]", ConditionValid, ReasonMalformedRange, "write a", false},
 		{KindIPAddressPool, "bad", "spec.addresses[1]", ConditionValid, ReasonOverlappingPools, "write b", false},
 		{KindIPAddressPool, "warned", "spec.addresses", ConditionNodeAddressInPool, ReasonNodeAddressInPool, "write c", true},
+		{KindBFDProfile, "warned", "spec.echoMode", ConditionValid, ReasonEchoNotUsed, "write e", true},
+		{KindBFDProfile, "both", "spec.echoMode", ConditionValid, ReasonEchoNotUsed, "write f", true},
+		{KindBFDProfile, "both", "spec.minimumTtl", ConditionValid, ReasonInvalidValue, "write g", false},
+		{KindBFDProfile, "both", "spec.echoInterval", ConditionValid, ReasonEchoNotUsed, "write h", true},
 		{KindL2Advertisement, "lonely", "spec.nodeSelectors", ConditionValid, ReasonNoNodeSelected, "write d", false},
 	}
 	for _, tc := range []struct {
@@ -29,6 +33,9 @@ func TestConditions(t *testing.T) {
 		{"a warning leaves the pool valid", KindIPAddressPool, "warned", []string{
 			"Valid=True Accepted ", "NodeAddressInPool=True NodeAddressInPool spec.addresses: write c"}},
 		{"advertisement", KindL2Advertisement, "lonely", []string{"Valid=False NoNodeSelected spec.nodeSelectors: write d"}},
+		{"a warning of Valid", KindBFDProfile, "warned", []string{"Valid=True EchoNotUsed spec.echoMode: write e"}},
+		{"a fault between warnings", KindBFDProfile, "both", []string{
+			"Valid=False InvalidValue spec.echoMode: write f; spec.minimumTtl: write g; spec.echoInterval: write h"}},
 		{"an object of another kind with the name of a bad one", KindL2Advertisement, "bad", []string{"Valid=True Accepted "}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -168,8 +168,8 @@ func TestBadObjectsHarmNothing(t *testing.T) {
 			Spec: v1beta1.CommunitySpec{Communities: []v1beta1.CommunityAlias{{Name: "alias-0", Value: "none"}}}})
 		again, faultsAgain := Parse(worse)
 
-		notBad := func(a *L2Advertisement) bool { return a.Name == "bad" } // it is in force, and announces nothing
-		again.L2Advertisements = slices.DeleteFunc(again.L2Advertisements, notBad)
+		isBad := func(a *L2Advertisement) bool { return a.Name == "bad" } // it is in force, and announces nothing
+		again.L2Advertisements = slices.DeleteFunc(again.L2Advertisements, isBad)
 		if len(again.L2Advertisements) == 0 {
 			again.L2Advertisements = nil
 		}
@@ -270,4 +270,25 @@ func names(p *v1beta1.IPAddressPool, a netip.Addr) bool {
 		}
 	}
 	return false
+}
+
+// TestFits compares with looking at every network of that length.
+func TestFits(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		base := rapid.SampledFrom([]netip.Addr{netip.MustParseAddr("0.0.0.0"), netip.MustParseAddr("192.0.2.0"), netip.MustParseAddr("255.255.255.0")}).Draw(t, "base").As4()
+		at := func(last int) netip.Addr {
+			base[3] = byte(last)
+			return netip.AddrFrom4(base)
+		}
+		from := rapid.IntRange(0, 255).Draw(t, "from")
+		r := Range{From: at(from), To: at(rapid.IntRange(from, 255).Draw(t, "to"))}
+		length := rapid.IntRange(24, 32).Draw(t, "length")
+		want := false
+		for first := 0; first < 256; first += 1 << (32 - length) {
+			want = want || (r.Contains(at(first)) && r.Contains(at(first+1<<(32-length)-1)))
+		}
+		if got := fits(r, length); got != want {
+			t.Errorf("a /%d in %s: %t", length, r, got)
+		}
+	})
 }
