@@ -59,6 +59,14 @@ const (
 	OtherRouterID Reason = "OtherRouterID"
 )
 
+// What becomes of a node's session with a BGPPeer.
+const (
+	// SessionUp: it is established.
+	SessionUp Reason = "BGPSessionUp"
+	// SessionDown: it is not any more.
+	SessionDown Reason = "BGPSessionDown"
+)
+
 // Why a candidate was elected.
 const (
 	// OnlyCandidate: there is no other.
