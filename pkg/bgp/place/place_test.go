@@ -12,7 +12,7 @@ var node = []string{
 	"link set eth0 addrgenmode none", "address flush dev eth0", "address add fe80::a/64 dev eth0",
 	"address add 192.0.2.1/24 dev eth0",
 	"address add 192.0.2.100/32 dev eth0",
-	"address add 2001:db8::100/128 dev eth0",
+	"address add 2001:db8::ffff:0:0:100/128 dev eth0",
 	"address add 2001:db8::1/64 dev eth0",
 	"address add 2001:db8::99/64 dev eth0 preferred_lft 0",
 	"address add 198.51.100.1/24 dev eth1",
