@@ -27,13 +27,24 @@ type apiServer struct {
 	mu       sync.Mutex
 	version  int
 	objects  map[string]map[string]*unstructured.Unstructured // by resource and namespace/name
-	watchers map[chan watched]string                          // the resource
-	used     map[string]int                                   // "patch services/status"
+	watchers map[chan watched]selection
+	used     map[string]int // "patch services/status"
 }
 
 type watched struct {
 	Type   string                     `json:"type"`
 	Object *unstructured.Unstructured `json:"object"`
+}
+
+// selection is what a client lists or watches.
+type selection struct {
+	resource, namespace string
+	typ                 string // of Secrets
+}
+
+func (s selection) has(resource string, object *unstructured.Unstructured) bool {
+	typ, _, _ := unstructured.NestedString(object.Object, "type")
+	return s.resource == resource && (s.namespace == "" || s.namespace == object.GetNamespace()) && (s.typ == "" || s.typ == typ)
 }
 
 // served is plural -> group/version, kind, whether namespaced.
@@ -50,10 +61,14 @@ var served = []struct {
 	{"leases", "coordination.k8s.io/v1", "Lease", true},
 	{"ipaddresspools", "steelyard.io/v1beta1", "IPAddressPool", false},
 	{"l2advertisements", "steelyard.io/v1beta1", "L2Advertisement", false},
+	{"bgpadvertisements", "steelyard.io/v1beta1", "BGPAdvertisement", false},
+	{"bgppeers", "steelyard.io/v1beta1", "BGPPeer", false},
+	{"bfdprofiles", "steelyard.io/v1beta1", "BFDProfile", false},
+	{"communities", "steelyard.io/v1beta1", "Community", false},
 }
 
 func startAPIServer(t *testing.T) *apiServer {
-	s := &apiServer{objects: map[string]map[string]*unstructured.Unstructured{}, watchers: map[chan watched]string{}, used: map[string]int{}}
+	s := &apiServer{objects: map[string]map[string]*unstructured.Unstructured{}, watchers: map[chan watched]selection{}, used: map[string]int{}}
 	s.Server = httptest.NewServer(s)
 	t.Cleanup(func() {
 		s.CloseClientConnections()
@@ -132,11 +147,12 @@ func (s *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.mu.Unlock()
 
 	partial := strings.Contains(r.Header.Get("Accept"), "as=PartialObjectMetadata")
+	selected := selection{resource, namespace, strings.TrimPrefix(r.URL.Query().Get("fieldSelector"), "type=")}
 	switch verb {
 	case "watch":
-		s.watch(w, r, resource, groupVersion, partial)
+		s.watch(w, r, selected, groupVersion, partial)
 	case "list":
-		reply(w, http.StatusOK, s.list(resource, groupVersion, namespace, partial))
+		reply(w, http.StatusOK, s.list(selected, groupVersion, partial))
 	default:
 		object, code, reason := s.do(verb, resource, namespace, name, sub, body)
 		if object == nil {
@@ -211,24 +227,24 @@ func (s *apiServer) store(event, resource, key string, object *unstructured.Unst
 	if event == "DELETED" {
 		delete(s.objects[resource], key)
 	}
-	for watcher, of := range s.watchers {
-		if of == resource {
+	for watcher, selected := range s.watchers {
+		if selected.has(resource, object) {
 			watcher <- watched{event, object}
 		}
 	}
 	return object
 }
 
-func (s *apiServer) list(resource, groupVersion, namespace string, partial bool) any {
+func (s *apiServer) list(selected selection, groupVersion string, partial bool) any {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	kind := kindOf(resource)
+	kind := kindOf(selected.resource)
 	if partial {
 		groupVersion, kind = "meta.k8s.io/v1", "PartialObjectMetadata"
 	}
 	items := []any{}
-	for key, object := range s.objects[resource] {
-		if strings.HasPrefix(key, namespace) {
+	for _, object := range s.objects[selected.resource] {
+		if selected.has(selected.resource, object) {
 			items = append(items, metadataIf(partial, object))
 		}
 	}
@@ -237,23 +253,25 @@ func (s *apiServer) list(resource, groupVersion, namespace string, partial bool)
 }
 
 // watch streams what there is (KEP-3157) and then what happens.
-func (s *apiServer) watch(w http.ResponseWriter, r *http.Request, resource, groupVersion string, partial bool) {
+func (s *apiServer) watch(w http.ResponseWriter, r *http.Request, selected selection, groupVersion string, partial bool) {
 	if r.URL.Query().Get("sendInitialEvents") == "" {
 		reply(w, http.StatusGone, metav1.Status{Status: "Failure", Reason: metav1.StatusReasonExpired, Code: http.StatusGone})
 		return
 	}
 	events := make(chan watched, 100_000)
 	s.mu.Lock()
-	for _, object := range s.objects[resource] {
-		events <- watched{"ADDED", object}
+	for _, object := range s.objects[selected.resource] {
+		if selected.has(selected.resource, object) {
+			events <- watched{"ADDED", object}
+		}
 	}
 	bookmark := &unstructured.Unstructured{Object: map[string]any{}}
 	bookmark.SetAPIVersion(groupVersion)
-	bookmark.SetKind(kindOf(resource))
+	bookmark.SetKind(kindOf(selected.resource))
 	bookmark.SetResourceVersion(strconv.Itoa(s.version))
 	bookmark.SetAnnotations(map[string]string{metav1.InitialEventsAnnotationKey: "true"})
 	events <- watched{"BOOKMARK", bookmark}
-	s.watchers[events] = resource
+	s.watchers[events] = selected
 	s.mu.Unlock()
 	defer func() {
 		s.mu.Lock()

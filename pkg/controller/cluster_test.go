@@ -60,9 +60,12 @@ type replica struct {
 }
 
 func (c *cluster) start(leaderElect bool) *replica {
+	return c.startLogging(leaderElect, slog.New(slog.NewTextHandler(c.Output(), &slog.HandlerOptions{Level: slog.LevelError})))
+}
+
+func (c *cluster) startLogging(leaderElect bool, log *slog.Logger) *replica {
 	alive := &atomic.Bool{}
 	alive.Store(true)
-	log := slog.New(slog.NewTextHandler(c.Output(), &slog.HandlerOptions{Level: slog.LevelError}))
 	o := Options{Namespace: "steelyard", MemberlistSecret: "steelyard-memberlist", LoadBalancerClass: class, LeaderElect: leaderElect, Log: log}
 	options := managerOptions(o, logr.FromSlogHandler(log.Handler()))
 	options.HealthProbeBindAddress, options.Metrics = "0", metricsserver.Options{BindAddress: "0"}

@@ -31,12 +31,14 @@ const countersDelay = 500 * time.Millisecond
 // theConfiguration is the one request of the configuration's controller: every object may matter to every other.
 var theConfiguration = types.NamespacedName{Name: "configuration"}
 
-// configuration reconciles the allocator with the pools, and the statuses of pools and advertisements with the allocator.
+// configuration reconciles the allocator with the pools, the pools' statuses with the allocator, and the conditions of all that configures
+// Steelyard with what is wrong with it.
 type configuration struct {
 	client    client.Client
 	live      client.Reader
 	allocator *ipam.Allocator
 	class     string
+	namespace string // of the installation
 	log       *slog.Logger
 	now       func() time.Time
 
@@ -61,22 +63,39 @@ func (c *configuration) Reconcile(ctx context.Context, _ reconcile.Request) (rec
 	return reconcile.Result{}, c.writeStatuses(ctx, res, faults)
 }
 
-// resources reads pools and advertisements from the API server: by a cache that lags behind, a pool might seem not to have yet
-// the addresses that Services have from it.
+// resources reads all that has a status from the API server: by a cache that lags behind, a pool might seem not to have yet the addresses
+// that Services have from it, and a condition not to be written yet.
 func (c *configuration) resources(ctx context.Context) (config.Resources, error) {
 	var pools v1beta1.IPAddressPoolList
-	var ads v1beta1.L2AdvertisementList
+	var l2 v1beta1.L2AdvertisementList
+	var bgp v1beta1.BGPAdvertisementList
+	var peers v1beta1.BGPPeerList
+	var profiles v1beta1.BFDProfileList
+	var communities v1beta1.CommunityList
 	var nodes corev1.NodeList
-	if err := c.live.List(ctx, &pools); err != nil {
-		return config.Resources{}, fmt.Errorf("list IPAddressPools: %w", err)
+	var secrets corev1.SecretList
+	for _, read := range []struct {
+		what string
+		from client.Reader
+		into client.ObjectList
+	}{
+		{"IPAddressPools", c.live, &pools}, {"L2Advertisements", c.live, &l2},
+		{"BGPAdvertisements", c.live, &bgp}, {"BGPPeers", c.live, &peers}, {"BFDProfiles", c.live, &profiles},
+		{"Communities", c.live, &communities}, {"Nodes", c.client, &nodes}, {"Secrets", c.client, &secrets},
+	} {
+		if err := read.from.List(ctx, read.into); err != nil {
+			return config.Resources{}, fmt.Errorf("list %s: %w", read.what, err)
+		}
 	}
-	if err := c.live.List(ctx, &ads); err != nil {
-		return config.Resources{}, fmt.Errorf("list L2Advertisements: %w", err)
+	r := config.Resources{
+		Pools: pools.Items, L2Advertisements: l2.Items,
+		BGPAdvertisements: bgp.Items, BGPPeers: peers.Items, BFDProfiles: profiles.Items, Communities: communities.Items,
+		Namespace: c.namespace, Secrets: map[string]corev1.Secret{}, Nodes: nodes.Items,
 	}
-	if err := c.client.List(ctx, &nodes); err != nil {
-		return config.Resources{}, fmt.Errorf("list Nodes: %w", err)
+	for _, s := range secrets.Items {
+		r.Secrets[s.Name] = s
 	}
-	return config.Resources{Pools: pools.Items, L2Advertisements: ads.Items, Nodes: nodes.Items}, nil
+	return r, nil
 }
 
 // apply gives the allocator the pools, before anything else the addresses that are in use, and has another look at the Services
@@ -115,18 +134,50 @@ func (c *configuration) writeStatuses(ctx context.Context, res config.Resources,
 			errs = append(errs, c.patch(ctx, pool, status))
 		}
 	}
-	for i := range res.L2Advertisements {
-		ad := &res.L2Advertisements[i]
-		status := *ad.Status.DeepCopy()
-		for _, condition := range config.Conditions(faults, config.KindL2Advertisement, ad.Name, ad.Generation, now) {
-			meta.SetStatusCondition(&status.Conditions, condition)
+	for _, o := range objectsWithConditions(&res) {
+		name := o.GetName()
+		conditions := slices.Clone(o.conditions)
+		for _, condition := range config.Conditions(faults, o.kind, name, o.GetGeneration(), now) {
+			meta.SetStatusCondition(&conditions, condition)
 		}
-		if !equality.Semantic.DeepEqual(ad.Status, status) {
-			c.logNews(config.KindL2Advertisement, ad.Name, ad.Status.Conditions, status.Conditions)
-			errs = append(errs, c.patch(ctx, ad, status))
+		if !equality.Semantic.DeepEqual(o.conditions, conditions) {
+			c.logNews(o.kind, name, o.conditions, conditions)
+			errs = append(errs, c.patch(ctx, o.Object, map[string]any{"conditions": conditions}))
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// withConditions is an object whose status has nothing but conditions.
+type withConditions struct {
+	client.Object
+	kind       string
+	conditions []metav1.Condition
+}
+
+func objectsWithConditions(res *config.Resources) []withConditions {
+	var all []withConditions
+	for i := range res.L2Advertisements {
+		o := &res.L2Advertisements[i]
+		all = append(all, withConditions{o, config.KindL2Advertisement, o.Status.Conditions})
+	}
+	for i := range res.BGPAdvertisements {
+		o := &res.BGPAdvertisements[i]
+		all = append(all, withConditions{o, config.KindBGPAdvertisement, o.Status.Conditions})
+	}
+	for i := range res.BGPPeers {
+		o := &res.BGPPeers[i]
+		all = append(all, withConditions{o, config.KindBGPPeer, o.Status.Conditions})
+	}
+	for i := range res.BFDProfiles {
+		o := &res.BFDProfiles[i]
+		all = append(all, withConditions{o, config.KindBFDProfile, o.Status.Conditions})
+	}
+	for i := range res.Communities {
+		o := &res.Communities[i]
+		all = append(all, withConditions{o, config.KindCommunity, o.Status.Conditions})
+	}
+	return all
 }
 
 // patch writes the whole status: the difference alone would leave out the zeros of a new object, and the schema requires them.
@@ -175,5 +226,12 @@ var nodeChanged = predicate.Funcs{
 	UpdateFunc: func(e event.UpdateEvent) bool {
 		before, after := e.ObjectOld.(*corev1.Node), e.ObjectNew.(*corev1.Node)
 		return !maps.Equal(before.Labels, after.Labels) || !slices.Equal(before.Status.Addresses, after.Status.Addresses)
+	},
+}
+
+// secretChanged lets pass what a peer's password may be another by.
+var secretChanged = predicate.Funcs{
+	UpdateFunc: func(e event.UpdateEvent) bool {
+		return !equality.Semantic.DeepEqual(e.ObjectOld.(*corev1.Secret).Data, e.ObjectNew.(*corev1.Secret).Data)
 	},
 }

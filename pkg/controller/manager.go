@@ -11,6 +11,7 @@ import (
 	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
@@ -51,7 +52,7 @@ const (
 
 // Options configures the controller.
 type Options struct {
-	Namespace         string // of the Lease and of the memberlist Secret
+	Namespace         string // of the installation: of the Lease, of the memberlist Secret and of the peers' passwords
 	MemberlistSecret  string
 	LoadBalancerClass string // served beside Services without a class
 	HealthPort        int
@@ -96,7 +97,14 @@ func managerOptions(o Options, logger logr.Logger) manager.Options {
 		Metrics:                       metricsserver.Options{BindAddress: fmt.Sprintf(":%d", o.MetricsPort)},
 		Cache: cache.Options{
 			DefaultTransform: cache.TransformStripManagedFields(),
-			ByObject:         map[client.Object]cache.ByObject{&corev1.Node{}: {Transform: slimNode}},
+			ByObject: map[client.Object]cache.ByObject{
+				&corev1.Node{}: {Transform: slimNode},
+				&corev1.Secret{}: {
+					Namespaces: map[string]cache.Config{o.Namespace: {}},
+					Field:      fields.OneTermEqualSelector("type", string(corev1.SecretTypeBasicAuth)),
+					Transform:  slimSecret,
+				},
+			},
 		},
 	}
 }
@@ -123,6 +131,21 @@ func slimNode(obj any) (any, error) {
 	return slim, nil
 }
 
+// slimSecret leaves of a Secret the password. Others than those of this type, such as Helm's with all that was ever installed, are not
+// even asked for.
+func slimSecret(obj any) (any, error) {
+	secret, ok := obj.(*corev1.Secret)
+	if !ok {
+		return obj, nil
+	}
+	slim := &corev1.Secret{TypeMeta: secret.TypeMeta, Type: secret.Type}
+	slim.Name, slim.Namespace, slim.UID, slim.ResourceVersion = secret.Name, secret.Namespace, secret.UID, secret.ResourceVersion
+	if password, ok := secret.Data[corev1.BasicAuthPasswordKey]; ok {
+		slim.Data = map[string][]byte{corev1.BasicAuthPasswordKey: password}
+	}
+	return slim, nil
+}
+
 // setUp wires the reconcilers to each other and to the manager.
 func setUp(mgr manager.Manager, o Options, registerer prometheus.Registerer) error {
 	serviceQueue, configQueue := &queue{}, &queue{}
@@ -132,6 +155,7 @@ func setUp(mgr manager.Manager, o Options, registerer prometheus.Registerer) err
 		live:      mgr.GetAPIReader(),
 		allocator: ipam.New(),
 		class:     o.LoadBalancerClass,
+		namespace: o.Namespace,
 		log:       o.Log,
 		now:       time.Now,
 		queue:     configQueue,
@@ -199,11 +223,13 @@ func (c *configuration) setUp(mgr manager.Manager) error {
 	all := handler.EnqueueRequestsFromMapFunc(func(context.Context, client.Object) []reconcile.Request {
 		return []reconcile.Request{{NamespacedName: theConfiguration}}
 	})
-	return builder.ControllerManagedBy(mgr).
-		Named("configuration").
-		Watches(&v1beta1.IPAddressPool{}, all).
-		Watches(&v1beta1.L2Advertisement{}, all).
+	b := builder.ControllerManagedBy(mgr).Named("configuration")
+	for _, kind := range configurationKinds() {
+		b = b.Watches(kind, all)
+	}
+	return b.
 		Watches(&corev1.Node{}, all, builder.WithPredicates(nodeChanged)).
+		Watches(&corev1.Secret{}, all, builder.WithPredicates(secretChanged)).
 		WatchesRawSource(c.queue).
 		WatchesRawSource(start(theConfiguration)). // also without a single object
 		WithOptions(crcontroller.Options{
@@ -211,6 +237,14 @@ func (c *configuration) setUp(mgr manager.Manager) error {
 			RateLimiter:  workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](5*time.Millisecond, maxBackoff),
 		}).
 		Complete(c)
+}
+
+// configurationKinds are those that a config.Config is made of.
+func configurationKinds() []client.Object {
+	return []client.Object{
+		&v1beta1.IPAddressPool{}, &v1beta1.L2Advertisement{},
+		&v1beta1.BGPAdvertisement{}, &v1beta1.BGPPeer{}, &v1beta1.BFDProfile{}, &v1beta1.Community{},
+	}
 }
 
 // warmCaches fills the caches of a replica that does not lead, so that it can take over at once.
@@ -224,7 +258,7 @@ func (w *warmCaches) NeedLeaderElection() bool { return false }
 
 func (w *warmCaches) Start(ctx context.Context) error {
 	namespace := metadataOnly("Namespace")
-	for _, object := range []client.Object{&corev1.Service{}, namespace, &corev1.Node{}, &v1beta1.IPAddressPool{}, &v1beta1.L2Advertisement{}} {
+	for _, object := range append(configurationKinds(), &corev1.Service{}, namespace, &corev1.Node{}, &corev1.Secret{}) {
 		for {
 			if _, err := w.cache.GetInformer(ctx, object); err == nil {
 				break

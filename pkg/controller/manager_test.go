@@ -207,7 +207,7 @@ func TestKilledLeaderIsReplaced(t *testing.T) {
 
 // What the controller does to the API server is what the chart allows it, and nothing else.
 func TestVerbs(t *testing.T) {
-	c := newCluster(t, pool("prod", "192.0.2.0/32"), &v1beta1.L2Advertisement{ObjectMeta: metav1.ObjectMeta{Name: "ad"}})
+	c := newCluster(t, append(bgpObjects(), pool("prod", "192.0.2.0/32"), &v1beta1.L2Advertisement{ObjectMeta: metav1.ObjectMeta{Name: "ad"}})...)
 	r := c.start(true)
 	for _, name := range []string{"a", "b"} {
 		c.create(newService(name))
@@ -215,12 +215,18 @@ func TestVerbs(t *testing.T) {
 	c.eventually("an event", func() string { return c.events("a") + c.events("b") }, string(ipam.PoolExhausted))
 	c.eventually("counters", func() string { return c.poolStatus("prod") }, "1 0 0 0 True")
 	r.stop()
-	user := []string{"create ipaddresspools", "create l2advertisements", "create services", "get ipaddresspools", "list events.events.k8s.io"}
+	user := []string{
+		"create bfdprofiles", "create bgpadvertisements", "create bgppeers", "create communities", "create ipaddresspools", "create l2advertisements",
+		"create services", "get ipaddresspools", "list events.events.k8s.io",
+	}
 	want := []string{
 		"create events", "create events.events.k8s.io", "create leases", "create secrets", "get leases", "get secrets",
-		"list ipaddresspools", "list l2advertisements", "list services", "patch ipaddresspools/status", "patch l2advertisements/status",
-		"patch services/status", "update leases",
-		"watch ipaddresspools", "watch l2advertisements", "watch namespaces", "watch nodes", "watch services",
+		"list bfdprofiles", "list bgpadvertisements", "list bgppeers", "list communities",
+		"list ipaddresspools", "list l2advertisements", "list services",
+		"patch bfdprofiles/status", "patch bgpadvertisements/status", "patch bgppeers/status", "patch communities/status",
+		"patch ipaddresspools/status", "patch l2advertisements/status", "patch services/status", "update leases",
+		"watch bfdprofiles", "watch bgpadvertisements", "watch bgppeers", "watch communities",
+		"watch ipaddresspools", "watch l2advertisements", "watch namespaces", "watch nodes", "watch secrets", "watch services",
 	}
 	got := slices.DeleteFunc(c.api.verbs(), func(v string) bool { return slices.Contains(user, v) })
 	if !slices.Equal(got, want) {
