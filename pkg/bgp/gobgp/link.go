@@ -1,0 +1,183 @@
+package gobgp
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	packet "github.com/osrg/gobgp/v4/pkg/packet/bgp"
+)
+
+const (
+	// closePatience is how long a last message may take to get to the router.
+	closePatience = time.Second
+	// interruptPatience is how long a message that is being written may take when the session is to end.
+	interruptPatience = 100 * time.Millisecond
+)
+
+// link passes messages on between a router and GoBGP, as long as both are there.
+type link struct {
+	session        *session
+	router, engine *net.TCPConn
+	noHoldTime     bool
+	routerID       netip.Addr
+	closing        atomic.Bool
+
+	mu     sync.Mutex // held while the router is written to
+	broken bool       // a message was not written whole
+
+	opened open // what the router said; only fromRouter uses it
+}
+
+// run returns when the connection to the router has ended. first is GoBGP's first message.
+func (l *link) run(first []byte) {
+	var both sync.WaitGroup
+	both.Go(func() {
+		err := l.toRouter(first)
+		if !l.closing.Load() {
+			l.session.ended(l, fmt.Sprintf("the session ended on this node's side: %v", err))
+		}
+		l.finish()
+	})
+	err := l.fromRouter()
+	if !l.closing.Load() {
+		l.session.ended(l, l.why(err))
+	}
+	l.engine.Close()
+	both.Wait()
+	l.router.Close()
+}
+
+// why says what the end of a connection may mean.
+func (l *link) why(err error) string {
+	cause := "closed the connection"
+	if !errors.Is(err, io.EOF) {
+		cause = "is not connected any more: " + bare(err).Error()
+	}
+	if l.opened.asn == 0 {
+		return fmt.Sprintf("the router %s before it said anything: does it have this node, %v, as its neighbour?", cause, localAddress(l.router))
+	}
+	return "the router " + cause
+}
+
+// toRouter passes on what GoBGP says.
+func (l *link) toRouter(m []byte) error {
+	from := bufio.NewReaderSize(l.engine, 1<<16)
+	for {
+		if m[typeOffset] == packet.BGP_MSG_OPEN {
+			amendOpen(m, l.routerID, l.noHoldTime)
+		}
+		if err := l.send(m); err != nil {
+			return err
+		}
+		if m[typeOffset] == packet.BGP_MSG_NOTIFICATION {
+			l.session.ended(l, "this node sent "+describe(m)+l.hint(m))
+		}
+		var err error
+		if m, err = l.next(from); err != nil {
+			return err
+		}
+	}
+}
+
+// hint says more about a NOTIFICATION of ours.
+func (l *link) hint(m []byte) string {
+	if len(m) >= headerLength+2 && m[headerLength] == packet.BGP_ERROR_OPEN_MESSAGE_ERROR && m[headerLength+1] == packet.BGP_ERROR_SUB_BAD_PEER_AS {
+		return fmt.Sprintf(": the router's ASN is %d", l.opened.asn)
+	}
+	return ""
+}
+
+// send writes a message to the router.
+func (l *link) send(m []byte) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closing.Load() {
+		return net.ErrClosed
+	}
+	if _, err := l.router.Write(m); err != nil {
+		l.broken = true
+		return err
+	}
+	l.session.sent(m[typeOffset])
+	return nil
+}
+
+// fromRouter passes on what the router says, except for its routes.
+func (l *link) fromRouter() error {
+	from := bufio.NewReaderSize(l.router, 1<<16)
+	for {
+		m, err := readMessage(from)
+		if l.closing.Load() {
+			_, _ = io.Copy(io.Discard, from) // or the connection would be reset, and our last message lost with it
+			return nil
+		}
+		if errors.Is(err, errLength) {
+			l.session.received(0)
+			_, _ = l.engine.Write(m) // GoBGP knows how to answer
+			_, err = io.Copy(io.Discard, from)
+			return err
+		}
+		if err != nil {
+			return err
+		}
+		kind := m[typeOffset]
+		l.session.received(kind)
+		switch kind {
+		case packet.BGP_MSG_OPEN:
+			l.opened = readOpen(m)
+			if l.noHoldTime {
+				clearHoldTime(m)
+			}
+			if refusal, why := l.session.opened(l, l.opened); refusal != nil {
+				l.close(refusal, why)
+				continue
+			}
+		case packet.BGP_MSG_UPDATE:
+			// It shows that the router lives, which may not say so otherwise while it has routes to tell (RFC 4271, section 4.4).
+			m = newMessage(packet.BGP_MSG_KEEPALIVE)
+		case packet.BGP_MSG_NOTIFICATION:
+			l.session.ended(l, "the router sent "+describe(m))
+		}
+		if _, err := l.engine.Write(m); err != nil {
+			_, err = io.Copy(io.Discard, from) // GoBGP has ended the session, and may have told the router why
+			return err
+		}
+		if kind == packet.BGP_MSG_KEEPALIVE {
+			l.session.alive(l)
+		}
+	}
+}
+
+// close ends the connection: with a NOTIFICATION, or without a word if that is nil.
+func (l *link) close(notification []byte, why string) {
+	if l.closing.Swap(true) {
+		return
+	}
+	l.session.ended(l, why)
+	_ = l.router.SetWriteDeadline(time.Now().Add(interruptPatience))
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if notification == nil || l.broken {
+		l.router.Close()
+	} else {
+		_ = l.router.SetDeadline(time.Now().Add(closePatience))
+		if _, err := l.router.Write(notification); err == nil {
+			l.session.sent(notification[typeOffset])
+		}
+		_ = l.router.CloseWrite()
+	}
+	l.engine.Close()
+}
+
+// finish ends the connection after what was written.
+func (l *link) finish() {
+	_ = l.router.SetDeadline(time.Now().Add(closePatience))
+	_ = l.router.CloseWrite()
+}

@@ -1,0 +1,431 @@
+package gobgp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/osrg/gobgp/v4/api"
+	packet "github.com/osrg/gobgp/v4/pkg/packet/bgp"
+
+	"github.com/steelyard-lb/steelyard/pkg/bgp"
+)
+
+const (
+	// firstPause is between the end of a session and the next attempt, which doubles up to the peer's ConnectTime.
+	firstPause = 250 * time.Millisecond
+	// usualConnectTime is for peers without a ConnectTime.
+	usualConnectTime = 5 * time.Second
+	// dialPatience is how long a router may take to answer an attempt. The kernel asks it at 0, 1 and 3 s.
+	dialPatience = 4 * time.Second
+	// lasting is how long a session has held whose end does not slow down the next attempt.
+	lasting = 10 * time.Second
+	// enginePatience is how long GoBGP may take to accept a connection of ours.
+	enginePatience = 5 * time.Second
+)
+
+// acceptedTooEarly is what GoBGP warns of when it is not ready for a peer that it just learned of. It will be in a moment.
+const acceptedTooEarly = "Closed an accepted connection"
+
+// session keeps the session with one peer.
+type session struct {
+	name     string
+	server   *Server
+	address  netip.Addr // what GoBGP knows the peer by
+	accepted chan *net.TCPConn
+	wake     chan struct{}
+	cancel   context.CancelFunc
+	done     chan struct{}
+
+	mu          sync.Mutex
+	peer        bgp.Peer
+	interrupt   context.CancelFunc // ends an attempt to connect
+	link        *link              // nil without a connection
+	state       bgp.State
+	since       time.Time // when the session came up or went down
+	lastError   string
+	local       netip.Addr
+	said        open // the router's OPEN message
+	established time.Time
+	counters    bgp.Counters
+}
+
+func newSession(s *Server, p bgp.Peer, address netip.Addr) *session {
+	return &session{
+		name: p.Name, server: s, address: address, accepted: make(chan *net.TCPConn, 1), wake: make(chan struct{}, 1),
+		done: make(chan struct{}), peer: p, state: bgp.Idle, since: time.Now(),
+	}
+}
+
+func (s *session) start() {
+	ctx, cancel := context.WithCancel(context.Background())
+	s.cancel = cancel
+	go s.run(ctx)
+}
+
+// stop ends the session with a NOTIFICATION, or without a word if that is nil, and returns when it is gone.
+func (s *session) stop(notification []byte) {
+	s.cancel()
+	s.end(notification, "")
+	<-s.done
+}
+
+// reset ends the session at once.
+func (s *session) reset(why string) { s.end(cease(ceaseReset, why), why) }
+
+// again ends the session, as gracefully as was agreed on, for another one.
+func (s *session) again() {
+	s.end(s.goodbye(cease(ceaseConfiguration, "")), "the configuration was changed")
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.interrupt != nil {
+		s.interrupt()
+	}
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (s *session) end(notification []byte, why string) {
+	s.mu.Lock()
+	l := s.link
+	s.mu.Unlock()
+	if l != nil {
+		l.close(notification, why)
+	}
+}
+
+// goodbye returns nil for a peer that keeps routes while this node is away, and otherwise what is to be said to it.
+func (s *session) goodbye(notification []byte) []byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.peer.RestartTime > 0 {
+		return nil
+	}
+	return notification
+}
+
+// configure makes the peer another one of the same name.
+func (s *session) configure(p bgp.Peer) {
+	s.mu.Lock()
+	old := s.peer
+	if old == p {
+		s.mu.Unlock()
+		return
+	}
+	if old.Address != p.Address || old.LocalASN != p.LocalASN || old.PeerASN != p.PeerASN || p.RestartTime == 0 {
+		old.RestartTime = 0 // there is no session to come that could end the router's patience
+		s.peer = old
+	}
+	same := sameSession(&old, &p)
+	if same {
+		s.peer = p
+	}
+	l := s.link
+	s.mu.Unlock()
+	if !same {
+		s.end(s.goodbye(cease(ceaseConfiguration, "")), "the configuration was changed")
+		s.mu.Lock()
+		s.peer = p
+		s.mu.Unlock()
+		s.again()
+		return
+	}
+	if l != nil && (old.NextHop4 != p.NextHop4 || old.NextHop6 != p.NextHop6) {
+		s.announceAgain(l)
+	}
+}
+
+// announceAgain tells the router its routes with next hops as they are to be.
+func (s *session) announceAgain(l *link) {
+	s.mu.Lock()
+	o, p := s.said, s.peer
+	s.mu.Unlock()
+	if o.asn == 0 {
+		return // there will be a time for it
+	}
+	changed, err := s.setNextHops(l, &p, o)
+	if err == nil && changed {
+		err = s.server.engine.ResetPeer(context.Background(), &api.ResetPeerRequest{
+			Address: s.address.String(), Soft: true, Direction: api.ResetPeerRequest_DIRECTION_OUT,
+		})
+	}
+	if err != nil {
+		s.fail(fmt.Sprintf("change next hops: %v", err))
+	}
+}
+
+// run keeps a session until ctx is done.
+func (s *session) run(ctx context.Context) {
+	defer close(s.done)
+	defer s.dropAccepted()
+	pause := firstPause
+	for ctx.Err() == nil {
+		attempt, interrupt := context.WithCancel(ctx)
+		s.mu.Lock()
+		p := s.peer
+		s.interrupt = interrupt
+		s.mu.Unlock()
+		s.enter(bgp.Active)
+		conn, err := s.connect(attempt, &p)
+		interrupted := attempt.Err() != nil
+		interrupt()
+		if err == nil {
+			if s.serve(ctx, &p, conn) {
+				pause = firstPause
+			}
+			s.enter(bgp.Active)
+			if p.Passive {
+				continue
+			}
+		} else if !interrupted {
+			s.fail(err.Error())
+		}
+		select {
+		case <-ctx.Done():
+		case <-s.wake:
+			pause = firstPause
+		case <-time.After(pause + rand.N(pause/4)): // RFC 4271, section 10
+			most := p.ConnectTime
+			if most <= 0 {
+				most = usualConnectTime
+			}
+			pause = min(2*pause, max(most, firstPause))
+		}
+	}
+}
+
+// connect returns a connection to the router, or that it made to us.
+func (s *session) connect(ctx context.Context, p *bgp.Peer) (*net.TCPConn, error) {
+	if !p.Passive {
+		return dial(ctx, p)
+	}
+	if err := s.server.listen(p); err != nil {
+		return nil, err
+	}
+	select {
+	case conn := <-s.accepted:
+		return conn, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// accept takes a connection that the router made. The last one is the one that it means.
+func (s *session) accept(conn *net.TCPConn) {
+	for {
+		select {
+		case s.accepted <- conn:
+			return
+		default:
+			s.dropAccepted()
+		}
+	}
+}
+
+func (s *session) dropAccepted() {
+	select {
+	case conn := <-s.accepted:
+		conn.Close()
+	default:
+	}
+}
+
+// serve passes messages on until the connection ends, and returns whether there was a session for some time.
+func (s *session) serve(ctx context.Context, p *bgp.Peer, router *net.TCPConn) bool {
+	defer router.Close()
+	background := context.Background() // GoBGP does not wait for long, and must be told
+	if err := s.server.engine.AddPeer(background, &api.AddPeerRequest{Peer: enginePeer(p, s.address)}); err != nil {
+		s.fail(fmt.Sprintf("GoBGP does not take the peer: %v", err))
+		return false
+	}
+	defer func() {
+		if err := s.server.engine.DeletePeer(background, &api.DeletePeerRequest{Address: s.address.String()}); err != nil {
+			s.fail(fmt.Sprintf("GoBGP does not let the peer go: %v", err))
+		}
+	}()
+	engine, first, err := s.enterEngine(ctx)
+	if err != nil {
+		if ctx.Err() == nil {
+			s.fail(fmt.Sprintf("GoBGP does not talk: %v", err))
+		}
+		return false
+	}
+	defer engine.Close()
+	l := &link{session: s, router: router, engine: engine, noHoldTime: p.HoldTime == 0, routerID: s.server.common().routerID}
+	s.mu.Lock()
+	s.link, s.local, s.said, s.established = l, localAddress(router), open{}, time.Time{}
+	current := sameSession(&s.peer, p) && ctx.Err() == nil
+	s.mu.Unlock()
+	// Whoever changes anything does that first and looks for a link afterwards.
+	if !current || l.routerID != s.server.common().routerID {
+		l.close(nil, "") // nothing was said yet
+	}
+	s.enter(bgp.OpenSent)
+	l.run(first)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.link = nil
+	return !s.established.IsZero() && time.Since(s.established) > lasting
+}
+
+// enterEngine connects to GoBGP as the peer and returns its first message.
+func (s *session) enterEngine(ctx context.Context) (*net.TCPConn, []byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, enginePatience)
+	defer cancel()
+	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: s.address.AsSlice()}}
+	dialer.SetMultipathTCP(false)
+	for {
+		conn, err := dialer.DialContext(ctx, "tcp4", s.server.endpoint.String())
+		if err != nil {
+			return nil, nil, err
+		}
+		_ = conn.SetReadDeadline(time.Now().Add(enginePatience))
+		m, err := readMessage(conn)
+		if err == nil {
+			_ = conn.SetReadDeadline(time.Time{})
+			return conn.(*net.TCPConn), m, nil
+		}
+		conn.Close()
+		select {
+		case <-ctx.Done():
+			return nil, nil, errors.Join(ctx.Err(), err)
+		case <-time.After(time.Millisecond):
+		}
+	}
+}
+
+// opened is called with what the router's OPEN message says, before GoBGP sees it. It returns a NOTIFICATION if there can't be a
+// session.
+func (s *session) opened(l *link, o open) (refusal []byte, why string) {
+	s.mu.Lock()
+	p := s.peer
+	s.mu.Unlock()
+	if p.PeerASN == 0 && o.asn == p.LocalASN {
+		return notification(packet.BGP_ERROR_OPEN_MESSAGE_ERROR, packet.BGP_ERROR_SUB_BAD_PEER_AS),
+			fmt.Sprintf("the router's ASN is %d, which is this node's, too: that is not an external peer", o.asn)
+	}
+	if _, err := s.setNextHops(l, &p, o); err != nil {
+		return cease(ceaseShutdown, ""), fmt.Sprintf("set next hops: %v", err)
+	}
+	s.mu.Lock()
+	s.said = o
+	s.mu.Unlock()
+	s.enter(bgp.OpenConfirm)
+	return nil, ""
+}
+
+// setNextHops says what the router is told to send packets to.
+func (s *session) setNextHops(l *link, p *bgp.Peer, o open) (bool, error) {
+	local := localAddress(l.router).WithZone("")
+	v4, v6 := p.NextHop4, p.NextHop6
+	if local.Is4() {
+		v4 = local
+	} else {
+		v6 = local
+		if !v4.IsValid() && o.extended {
+			v4 = local // RFC 8950
+		}
+	}
+	return s.server.table.nextHops(s.address, v4, v6)
+}
+
+// alive is called with every KEEPALIVE of the router.
+func (s *session) alive(l *link) {
+	s.mu.Lock()
+	up := s.link == l && s.state == bgp.OpenConfirm
+	if up {
+		s.established = time.Now()
+	}
+	s.mu.Unlock()
+	if up {
+		s.enter(bgp.Established)
+	}
+}
+
+// ended is called when a session is about to end, with the reason; the first one is what counts.
+func (s *session) ended(l *link, why string) {
+	s.mu.Lock()
+	first := s.link == l && s.state != bgp.Active
+	s.mu.Unlock()
+	if first {
+		s.enter(bgp.Active)
+		if why != "" {
+			s.fail(why)
+		}
+	}
+}
+
+// enter makes the state another.
+func (s *session) enter(state bgp.State) {
+	s.mu.Lock()
+	old := s.state
+	s.state = state
+	if (old == bgp.Established) != (state == bgp.Established) {
+		s.since = time.Now()
+	}
+	s.mu.Unlock()
+	if old != state {
+		s.server.notify()
+	}
+}
+
+// fail records why there is no session.
+func (s *session) fail(why string) {
+	s.mu.Lock()
+	same := s.lastError == why
+	s.lastError = why
+	s.mu.Unlock()
+	if !same {
+		s.server.notify()
+	}
+}
+
+func (s *session) status() bgp.Session {
+	v4, v6 := s.server.table.told(s.name)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := bgp.Session{Peer: s.name, State: s.state, Since: s.since, LastError: s.lastError, PeerASN: s.peer.PeerASN, Counters: s.counters}
+	if s.link != nil {
+		out.Local = s.local
+		if s.said.asn != 0 {
+			out.PeerASN = s.said.asn
+		}
+	}
+	if s.state == bgp.Established {
+		if s.peer.IPv4 && s.said.v4 {
+			out.Announced += v4
+		}
+		if s.peer.IPv6 && s.said.v6 {
+			out.Announced += v6
+		}
+	}
+	return out
+}
+
+func (s *session) sent(kind uint8) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := &s.counters
+	count(kind, &c.TotalSent, &c.OpensSent, &c.UpdatesSent, &c.NotificationsSent, &c.KeepalivesSent, &c.RefreshesSent)
+}
+
+func (s *session) received(kind uint8) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := &s.counters
+	count(kind, &c.TotalReceived, &c.OpensReceived, &c.UpdatesReceived, &c.NotificationsReceived, &c.KeepalivesReceived, &c.RefreshesReceived)
+}
+
+func count(kind uint8, total *uint64, kinds ...*uint64) {
+	*total++
+	if kind >= 1 && int(kind) <= len(kinds) {
+		*kinds[kind-1]++
+	}
+}
