@@ -135,7 +135,7 @@ type BGPPeerSpec struct {
 	// +kubebuilder:validation:XValidation:rule="self.matches('^(0|([0-9]{1,5}[hms]){1,3})$') && duration(self) <= duration('65535s')",messageExpression="'\"' + self + '\" is no keepalive time: write whole seconds from 1s to 65535s, or 0 with a holdTime of 0, such as 30s'",message="is no keepalive time"
 	KeepaliveTime *metav1.Duration `json:"keepaliveTime,omitempty"`
 
-	// connectTime is the time between attempts to connect, whole seconds from 1s to 65535s, 10s by default.
+	// connectTime is the longest time between attempts to connect, whole seconds from 1s to 65535s, 10s by default.
 	// +optional
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=20
