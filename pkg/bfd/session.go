@@ -127,12 +127,13 @@ func (m *machine) expire(now time.Time) {
 	if !m.overdue(now) {
 		return
 	}
-	said := m.remote.state
+	said := m.remote
 	m.remote = unheard
 	if m.state == Init || m.state == Up {
 		m.enter(now, Down, DetectionTimeExpired)
 	} else {
-		m.remote.state = said // so that a purpose stays known after the peer has fallen silent, as it may
+		// A purpose stays known after the peer has fallen silent, as it may then.
+		m.remote.state, m.remote.diagnostic = said.state, said.diagnostic
 	}
 	m.polling, m.pause, m.answer = false, false, false
 }
