@@ -128,7 +128,7 @@ func TestParseBGPAdvertisement(t *testing.T) {
 				`b spec.communities[0] MalformedCommunity: 65536 in community "65536:1" is above 65535`,
 				`c spec.communities[0] MalformedCommunity: the Community "names" has no readable value for "bad": mend it there; the advertisement is not in force`,
 				`c spec.communities[1] CommunityNotFound: no Community has the name, and "nobody" is neither`,
-				`names spec.communities[1].value MalformedCommunity: advertisements with "bad" are not in force`,
+				`names spec.communities[1].value MalformedCommunity: until then this entry gives "bad" no meaning`,
 			},
 		},
 		{

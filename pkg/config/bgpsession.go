@@ -36,7 +36,7 @@ func sessionFaults(peers []*BGPPeer, nodes []corev1.Node) []Fault {
 		node := &nodes[i]
 		own := nodeAddresses(node)
 		places := map[place]string{}
-		router := (*BGPPeer)(nil)
+		var router *BGPPeer // gives the node its router ID
 		for _, p := range peers {
 			if !p.SelectsNode(node.Labels) {
 				continue

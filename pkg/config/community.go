@@ -37,7 +37,7 @@ func (n communityNames) add(object, field string, entry v1beta1.CommunityAlias, 
 	value, err := bgp.ParseCommunity(entry.Value)
 	if err != nil {
 		n.broken[entry.Name] = object
-		f.fault(field+".value", ReasonMalformedCommunity, fmt.Sprintf("%v; advertisements with %q are not in force until then", err, entry.Name))
+		f.fault(field+".value", ReasonMalformedCommunity, fmt.Sprintf("%v; until then this entry gives %q no meaning", err, entry.Name))
 		return
 	}
 	own, err := bgp.ParseCommunity(entry.Name)
