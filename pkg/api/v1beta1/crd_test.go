@@ -32,6 +32,7 @@ type crd struct {
 	structural *schema.Structural
 	openapi    validation.SchemaValidator
 	cel        *cel.Validator
+	columns    []apiextensionsv1.CustomResourceColumnDefinition
 }
 
 // loadCRDs returns the generated CRDs by kind. It fails the test for one that the API server would refuse.
@@ -65,7 +66,7 @@ func loadCRDs(t *testing.T) map[string]*crd {
 		if err != nil {
 			t.Fatal(err)
 		}
-		crds[v1.Spec.Names.Kind] = &crd{structural, openapi, cel.NewValidator(structural, true, celconfig.PerCallLimit)}
+		crds[v1.Spec.Names.Kind] = &crd{structural, openapi, cel.NewValidator(structural, true, celconfig.PerCallLimit), v1.Spec.Versions[0].AdditionalPrinterColumns}
 	}
 	return crds
 }
