@@ -41,15 +41,6 @@ func (a *BGPAdvertisement) SelectsService(service labels.Set) bool {
 	return matches(a.Services, service)
 }
 
-// SelectsPeer tells whether the BGPPeer of this name is told.
-func (a *BGPAdvertisement) SelectsPeer(name string) bool {
-	if len(a.Peers) == 0 {
-		return true
-	}
-	_, ok := slices.BinarySearch(a.Peers, name)
-	return ok
-}
-
 // BGPPeer is a BGPPeer whose BFDProfile is resolved. Where the peer is, on a node, and the password are not known here.
 type BGPPeer struct {
 	Name string
