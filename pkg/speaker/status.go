@@ -43,7 +43,7 @@ type statuses struct {
 	active              bool // ready has been called
 
 	// Sessions are looked at once it is known what an earlier run wrote.
-	adopted   bool
+	adopted   bool // set by run only
 	latest    []v1beta1.BGPSessionStatus
 	told      bool                                // latest has been set
 	published map[string]v1beta1.BGPSessionStatus // by peer, as it is to be written
@@ -60,10 +60,17 @@ type statusKey struct{ resource, namespace, name string }
 // statusItem is an object as it is to be, and as it is. All texts are JSON, "" for none.
 type statusItem struct {
 	service     string // of a ServiceAnnouncement
-	layer2, bgp string // its parts
+	layer2, bgp statusPart
 	session     string // the status of a BGPSession
 	has         string // the status that the API server has
 	queued      bool
+}
+
+// statusPart is what of a ServiceAnnouncement one source tells of. What an earlier run wrote is inherited until this one tells something
+// else, so that an object is not taken apart and put together again with every restart.
+type statusPart struct {
+	text      string
+	inherited bool
 }
 
 func newStatuses(a *api, node string, log *slog.Logger) *statuses {
@@ -80,15 +87,15 @@ func newStatuses(a *api, node string, log *slog.Logger) *statuses {
 
 // SetLayer2 tells what this node answers for, of a Service named namespace/name; nil for nothing. It does not wait for the API.
 func (s *statuses) SetLayer2(service string, l *v1beta1.Layer2Announcement) {
-	s.setPart(service, encodePart(l), func(it *statusItem) *string { return &it.layer2 })
+	s.setPart(service, encodePart(l), func(it *statusItem) *statusPart { return &it.layer2 })
 }
 
 // SetBGP tells what this node tells routers of a Service named namespace/name; nil for nothing. It does not wait for the API.
 func (s *statuses) SetBGP(service string, b *v1beta1.BGPAnnouncement) {
-	s.setPart(service, encodePart(b), func(it *statusItem) *string { return &it.bgp })
+	s.setPart(service, encodePart(b), func(it *statusItem) *statusPart { return &it.bgp })
 }
 
-func (s *statuses) setPart(service, text string, part func(*statusItem) *string) {
+func (s *statuses) setPart(service, text string, part func(*statusItem) *statusPart) {
 	key, name := s.announcementKey(service)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -101,8 +108,13 @@ func (s *statuses) setPart(service, text string, part func(*statusItem) *string)
 		s.items[key] = it
 	}
 	it.service = name
-	if p := part(it); *p != text {
-		*p = text
+	p := part(it)
+	if p.inherited && text == "" {
+		return // ready knows whether that is final
+	}
+	p.inherited = false
+	if p.text != text {
+		p.text = text
 		s.enqueue(key, time.Time{})
 		s.wakeUp()
 	}
@@ -119,14 +131,21 @@ func (s *statuses) SetSessions(all []v1beta1.BGPSessionStatus) {
 	}
 }
 
-// ready says that all has been told that is announced. Until then, nothing that an earlier run wrote is deleted.
+// ready says that all has been told that is announced. Until then, what an earlier run wrote stays unless something else takes its place.
 func (s *statuses) ready() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.active {
 		return
 	}
-	// Others may have taken this node for dead meanwhile, and have deleted what was listed at first.
+	for _, it := range s.items {
+		for _, p := range []*statusPart{&it.layer2, &it.bgp} {
+			if p.inherited {
+				*p = statusPart{}
+			}
+		}
+	}
+	// Others may have taken this node for dead meanwhile, and have deleted what was listed at first. And everything is looked at anew.
 	s.active, s.reviewAt = true, time.Time{}
 	s.wakeUp()
 }
@@ -229,7 +248,7 @@ func (s *statuses) done(key statusKey, status string) {
 }
 
 func (s *statuses) forgetIfGone(key statusKey, it *statusItem) {
-	if it.has == "" && it.layer2 == "" && it.bgp == "" && it.session == "" && !it.queued {
+	if it.has == "" && it.layer2.text == "" && it.bgp.text == "" && it.session == "" && !it.queued {
 		delete(s.items, key)
 		delete(s.later, key)
 		delete(s.written, key)
@@ -295,6 +314,7 @@ func (s *statuses) wakeUp() {
 // review finds out what the API server has of this node, and queues what differs.
 func (s *statuses) review(ctx context.Context) error {
 	found := map[statusKey]string{}
+	announcements := map[statusKey]v1beta1.ServiceAnnouncementStatus{} // for adoption
 	sessions := map[string]v1beta1.BGPSessionStatus{}
 	selector := nodeLabel + "=" + nodeLabelValue(s.node)
 	err := s.api.eachStatus(ctx, announcementsResource, selector, func(key statusKey, raw []byte) error {
@@ -303,6 +323,9 @@ func (s *statuses) review(ctx context.Context) error {
 			return err
 		}
 		found[key] = encode(status)
+		if !s.adopted {
+			announcements[key] = status
+		}
 		return nil
 	})
 	if err != nil {
@@ -336,6 +359,11 @@ func (s *statuses) review(ctx context.Context) error {
 			s.published[peer] = status
 			s.up[peer] = sessionUp{up: status.State == string(bgp.Established)}
 		}
+		for key, status := range announcements {
+			if !s.active {
+				s.items[key].inherit(status)
+			}
+		}
 	}
 	if s.told {
 		s.lookAtSessions(now)
@@ -355,7 +383,7 @@ func (it *statusItem) wanted(node string) string {
 	switch {
 	case it.session != "":
 		return it.session
-	case it.layer2 == "" && it.bgp == "":
+	case it.layer2.text == "" && it.bgp.text == "":
 		return ""
 	}
 	return encode(struct {
@@ -363,7 +391,18 @@ func (it *statusItem) wanted(node string) string {
 		Node    string          `json:"node"`
 		Layer2  json.RawMessage `json:"layer2,omitempty"`
 		BGP     json.RawMessage `json:"bgp,omitempty"`
-	}{it.service, node, json.RawMessage(it.layer2), json.RawMessage(it.bgp)})
+	}{it.service, node, json.RawMessage(it.layer2.text), json.RawMessage(it.bgp.text)})
+}
+
+// inherit takes over what an earlier run wrote and this one has not told anything of.
+func (it *statusItem) inherit(status v1beta1.ServiceAnnouncementStatus) {
+	it.service = status.Service
+	if it.layer2.text == "" {
+		it.layer2 = statusPart{encodePart(status.Layer2), true}
+	}
+	if it.bgp.text == "" {
+		it.bgp = statusPart{encodePart(status.BGP), true}
+	}
 }
 
 func encodePart[T any](part *T) string {

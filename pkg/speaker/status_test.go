@@ -146,6 +146,37 @@ func toldRouters(prefix string, peers ...string) *v1beta1.BGPAnnouncement {
 	return &v1beta1.BGPAnnouncement{Prefixes: []string{prefix}, Peers: peers}
 }
 
+// A restart takes no object apart: what one source tells of stays while the other has told already.
+func TestPartsOfAnEarlierRunAreInherited(t *testing.T) {
+	inTime(t, func(t *testing.T, server *statusServer, a *api, next *statuses) {
+		layer2 := &v1beta1.Layer2Announcement{Addresses: []string{"10.0.0.1"}}
+		earlier := newStatuses(a, "node-a", quiet())
+		for _, service := range []string{"default/same", "default/fewer"} {
+			earlier.SetLayer2(service, layer2)
+			earlier.SetBGP(service, toldRouters("10.0.0.1/32", "tor"))
+		}
+		earlier.pass(t.Context())
+		server.wrote()
+
+		next.SetBGP("default/same", toldRouters("10.0.0.1/32", "tor"))
+		go next.run(t.Context())
+		synctest.Wait()
+		next.SetBGP("default/fewer", toldRouters("10.0.0.1/32", "tor"))
+		next.SetLayer2("default/same", nil)
+		next.SetLayer2("default/fewer", nil)
+		synctest.Wait()
+		next.SetLayer2("default/same", layer2)
+		synctest.Wait()
+		expect(t, "before it is ready", server.wrote())
+		next.ready()
+		synctest.Wait()
+		expect(t, "when it is ready", server.wrote(), "PATCH "+announcementPath("fewer", "node-a"))
+		if got := server.statusOf(announcementPath("fewer", "node-a")); strings.Contains(got, "layer2") {
+			t.Errorf("the status is %s", got)
+		}
+	})
+}
+
 // inTime runs a test in time of its own. The statuses are to be run by it.
 func inTime(t *testing.T, f func(t *testing.T, server *statusServer, a *api, s *statuses)) {
 	synctest.Test(t, func(t *testing.T) {
@@ -227,6 +258,7 @@ func TestStatusesOfAnEarlierRunAreAdopted(t *testing.T) {
 		go next.run(t.Context())
 		synctest.Wait()
 		expect(t, "before it is ready", server.wrote(), "PATCH "+announcementPath("web-1", "node-a"))
+		next.SetBGP("default/web-2", nil) // not yet
 		next.SetBGP("default/web-2", toldRouters("10.0.0.1/32", "tor1"))
 		next.SetBGP("default/web-3", toldRouters("10.0.0.1/32", "tor1"))
 		next.SetBGP("default/web-3", nil)
@@ -522,6 +554,14 @@ func TestDeadNodesAreBuried(t *testing.T) {
 		}
 		if !maps.Equal(left, map[string]int{"node-a": 1, "node-b": 6}) {
 			t.Errorf("left: %v", left)
+		}
+		s.buryUnknown(t.Context(), []string{"node-a", "node-b"})
+		if len(server.objects) != 7 {
+			t.Errorf("%d objects are left of nodes that are known", len(server.objects))
+		}
+		s.buryUnknown(t.Context(), []string{"node-x"})
+		if len(server.objects) != 1 {
+			t.Errorf("%d objects are left", len(server.objects))
 		}
 	})
 }

@@ -215,6 +215,16 @@ func (s *statuses) buryDead(ctx context.Context, dead []string) {
 	}
 }
 
+// buryUnknown does so with what nodes have left that are not among the known ones, those that went while nobody looked.
+func (s *statuses) buryUnknown(ctx context.Context, known []string) {
+	values := []string{nodeLabelValue(s.node)}
+	for _, node := range known {
+		values = append(values, nodeLabelValue(node))
+	}
+	slices.Sort(values)
+	s.bury(ctx, nodeLabel+","+nodeLabel+" notin ("+strings.Join(slices.Compact(values), ",")+")")
+}
+
 func (s *statuses) bury(ctx context.Context, selector string) {
 	for {
 		err := s.buryOnce(ctx, selector)
