@@ -80,7 +80,7 @@ func (d *detector) up(peers ...netip.Addr) {
 	for _, peer := range peers {
 		eventually(d.t, "BFD with "+peer.String(), func() error {
 			if s := d.status(peer); s.State != bfd.Up {
-				return fmt.Errorf("it is %s, %s", s, s.LastError)
+				return fmt.Errorf("it is %+v", s)
 			}
 			return nil
 		})
@@ -167,7 +167,7 @@ func TestBFDNoticesThatFRRIsCutOff(t *testing.T) {
 	plug(t, "frr", false)
 	eventually(t, "the failure to be told", func() error {
 		if _, ok := d.first(began, peer, func(s bfd.Status) bool { return s.Failed }); !ok {
-			return fmt.Errorf("the last is %s", d.status(peer))
+			return fmt.Errorf("the last is %+v", d.status(peer))
 		}
 		return nil
 	})

@@ -3,7 +3,6 @@
 package bfd
 
 import (
-	"fmt"
 	"net/netip"
 	"strconv"
 	"time"
@@ -141,8 +140,4 @@ type Status struct {
 	Ups, Downs uint64
 	// LastError is what stands in the way on this node, or between it and the peer; "" if nothing is known to.
 	LastError string
-}
-
-func (s Status) String() string {
-	return fmt.Sprintf("%s: %s (%s), peer says %s", s.Peer, s.State, s.Diagnostic, s.RemoteState)
 }

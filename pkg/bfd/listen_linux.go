@@ -78,7 +78,10 @@ func (k *kernel) newListener(e endpoint) (*listener, error) {
 		return nil, fmt.Errorf("opening a socket for device %q: %w", e.device, err)
 	}
 	l := &listener{quit: make(chan struct{})}
-	if err = l.prepare(fd, e, port); err != nil {
+	if err = l.prepare(fd, e); err == nil {
+		err = k.bind(fd, e, port)
+	}
+	if err != nil {
 		unix.Close(fd)
 		if errors.Is(err, unix.EADDRINUSE) {
 			return nil, fmt.Errorf("UDP port %d is taken, does another BFD daemon run on this node? %w", port, err)
@@ -94,7 +97,7 @@ func (k *kernel) newListener(e endpoint) (*listener, error) {
 	return l, nil
 }
 
-func (l *listener) prepare(fd int, e endpoint, port uint16) (err error) {
+func (l *listener) prepare(fd int, e endpoint) (err error) {
 	if e.device != "" {
 		if l.device, err = interfaceIndex(fd, e.device); err != nil {
 			return err
@@ -104,14 +107,36 @@ func (l *listener) prepare(fd int, e endpoint, port uint16) (err error) {
 	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer) != nil {
 		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer)
 	}
-	level, options, wildcard := unix.IPPROTO_IP, []int{unix.IP_RECVTTL, unix.IP_PKTINFO}, netip.IPv4Unspecified()
+	level, options := unix.IPPROTO_IP, []int{unix.IP_RECVTTL, unix.IP_PKTINFO}
 	if e.v6 {
-		level, options, wildcard = unix.IPPROTO_IPV6, []int{unix.IPV6_RECVHOPLIMIT, unix.IPV6_RECVPKTINFO}, netip.IPv6Unspecified()
+		level, options = unix.IPPROTO_IPV6, []int{unix.IPV6_RECVHOPLIMIT, unix.IPV6_RECVPKTINFO}
 	}
 	for _, option := range options {
 		if err := unix.SetsockoptInt(fd, level, option, 1); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// bind takes the port. To the kernel a socket for one device and one for all are in each other's way unless both agree to share the port.
+// Ours do for the moment: if they did for good, another daemon could take the port too, and then the packets, without anybody noticing.
+func (k *kernel) bind(fd int, e endpoint, port uint16) error {
+	share := func(on int) {
+		for other, l := range k.listeners {
+			if other.v6 == e.v6 && other.multihop == e.multihop {
+				l.raw.Control(func(sibling uintptr) {
+					unix.SetsockoptInt(int(sibling), unix.SOL_SOCKET, unix.SO_REUSEADDR, on)
+					unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, on)
+				})
+			}
+		}
+	}
+	share(1)
+	defer share(0)
+	wildcard := netip.IPv4Unspecified()
+	if e.v6 {
+		wildcard = netip.IPv6Unspecified()
 	}
 	return unix.Bind(fd, socketAddress(wildcard, port, 0))
 }
