@@ -124,7 +124,7 @@ func agreed(svc Service, told []telling) []Contribution {
 			switch {
 			case first:
 				c.Attributes, first = attributes, false
-			case c.Attributes.LocalPref != attributes.LocalPref:
+			case localPref(c.Attributes) != localPref(attributes):
 				c.LeftOut = append(c.LeftOut, t.ad.Name)
 			default:
 				// Both count the same endpoints.
@@ -156,7 +156,7 @@ func merge(a, b bgp.Attributes) bgp.Attributes {
 		Prepend:   min(a.Prepend, b.Prepend),
 		Bandwidth: a.Bandwidth + b.Bandwidth,
 	}
-	if x, y := cmp.Or(a.LocalPref, defaultLocalPref), cmp.Or(b.LocalPref, defaultLocalPref); y > x || y == x && b.LocalPref > a.LocalPref {
+	if x, y := localPref(a), localPref(b); y > x || y == x && b.LocalPref > a.LocalPref {
 		m.LocalPref = b.LocalPref
 	}
 	if !a.HasMED || b.HasMED && b.MED < a.MED {
@@ -175,8 +175,11 @@ func merge(a, b bgp.Attributes) bgp.Attributes {
 	return m
 }
 
-// defaultLocalPref is what a localPref of 0 stands for.
-const defaultLocalPref uint32 = 100
+// localPref returns what iBGP peers are told.
+func localPref(a bgp.Attributes) uint32 {
+	const byDefault = 100
+	return cmp.Or(a.LocalPref, byDefault)
+}
 
 // GracefulShutdown returns the attributes of a route that is to be withdrawn soon: the community that RFC 8326 has for it, and the lowest
 // localPref for peers of our own AS, which need not act on the community.

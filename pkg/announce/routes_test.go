@@ -132,6 +132,12 @@ func TestRoutes(t *testing.T) {
 				bgpAd("two", func(ad *config.BGPAdvertisement) { ad.Attributes.LocalPref, ad.Peers = 200, []string{"tor2"} }),
 			},
 			want: "10.20.30.1/32 to tor1\n10.20.30.1/32 to tor2"},
+		"B10 localPref 100 is the default": {
+			svc: Service{Serving: here}, peers: one, ads: []*config.BGPAdvertisement{
+				bgpAd("one", func(ad *config.BGPAdvertisement) { ad.Attributes.LocalPref = 100 }),
+				bgpAd("two", func(ad *config.BGPAdvertisement) { ad.Attributes.Communities = []bgp.Community{standard(2, 2)} }),
+			},
+			want: "10.20.30.1/32 to tor1 with 2:2"},
 		"B10 another localPref, another length": {
 			svc: Service{Serving: here}, peers: one, ads: []*config.BGPAdvertisement{
 				bgpAd("single", func(ad *config.BGPAdvertisement) { ad.Attributes.LocalPref = 100 }),
