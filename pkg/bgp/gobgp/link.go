@@ -19,6 +19,8 @@ const (
 	closePatience = time.Second
 	// interruptPatience is how long a message that is being written may take when the session is to end.
 	interruptPatience = 100 * time.Millisecond
+	// silencePatience is how long a router may say nothing until that is remarkable. GoBGP waits for four minutes.
+	silencePatience = 5 * time.Second
 )
 
 // link passes messages on between a router and GoBGP, as long as both are there.
@@ -45,7 +47,9 @@ func (l *link) run(first []byte) {
 		}
 		l.finish()
 	})
+	silent := time.AfterFunc(silencePatience, func() { l.session.silent(l) })
 	err := l.fromRouter()
+	silent.Stop()
 	if !l.closing.Load() {
 		l.session.ended(l, l.why(err))
 	}

@@ -90,13 +90,41 @@ func describe(m []byte) string {
 	}
 	code, subcode, data := m[headerLength], m[headerLength+1], m[headerLength+2:]
 	text := fmt.Sprintf("NOTIFICATION %d/%d", code, subcode)
-	if subcode == 0 || code != packet.BGP_ERROR_HOLD_TIMER_EXPIRED {
-		text += fmt.Sprintf(" (%s)", packet.NewNotificationErrorCode(code, subcode))
+	if name := notificationName(code, subcode); name != "" {
+		text += " (" + name + ")"
 	}
 	if code == packet.BGP_ERROR_CEASE && (subcode == ceaseShutdown || subcode == ceaseReset) && len(data) > 1 && len(data) > int(data[0]) {
 		text += fmt.Sprintf(": %q", strings.ToValidUTF8(string(data[1:1+int(data[0])]), "?"))
 	}
 	return text
+}
+
+// subcodes are by code, from 1 on (RFC 4271, 4486, 5492, 7313, 8538, 9384).
+var subcodes = map[uint8][]string{
+	packet.BGP_ERROR_MESSAGE_HEADER_ERROR: {"connection not synchronized", "bad message length", "bad message type"},
+	packet.BGP_ERROR_OPEN_MESSAGE_ERROR: {"unsupported version number", "bad peer AS", "bad BGP identifier", "unsupported optional parameter",
+		"authentication failure", "unacceptable hold time", "unsupported capability"},
+	packet.BGP_ERROR_UPDATE_MESSAGE_ERROR: {"malformed attribute list", "unrecognized well-known attribute", "missing well-known attribute",
+		"attribute flags error", "attribute length error", "invalid ORIGIN attribute", "AS routing loop", "invalid NEXT_HOP attribute",
+		"optional attribute error", "invalid network field", "malformed AS_PATH"},
+	packet.BGP_ERROR_FSM_ERROR: {"unexpected message in OpenSent", "unexpected message in OpenConfirm", "unexpected message in Established"},
+	packet.BGP_ERROR_CEASE: {"maximum number of prefixes reached", "administrative shutdown", "peer deconfigured", "administrative reset",
+		"connection rejected", "other configuration change", "connection collision resolution", "out of resources", "hard reset", "BFD down"},
+	packet.BGP_ERROR_ROUTE_REFRESH_MESSAGE_ERROR: {"invalid message length"},
+}
+
+func notificationName(code, subcode uint8) string {
+	if code == packet.BGP_ERROR_HOLD_TIMER_EXPIRED {
+		return "hold timer expired"
+	}
+	if names := subcodes[code]; subcode >= 1 && int(subcode) <= len(names) {
+		return names[subcode-1]
+	}
+	return map[uint8]string{
+		packet.BGP_ERROR_MESSAGE_HEADER_ERROR: "message header error", packet.BGP_ERROR_OPEN_MESSAGE_ERROR: "OPEN message error",
+		packet.BGP_ERROR_UPDATE_MESSAGE_ERROR: "UPDATE message error", packet.BGP_ERROR_FSM_ERROR: "state machine error",
+		packet.BGP_ERROR_CEASE: "cease",
+	}[code]
 }
 
 // open is what matters here of a router's OPEN message.

@@ -321,6 +321,21 @@ func (s *session) opened(l *link, o open) (refusal []byte, why string) {
 	return nil, ""
 }
 
+// silent is called when the router has taken its time.
+func (s *session) silent(l *link) {
+	s.mu.Lock()
+	waiting, p := s.link == l && s.state == bgp.OpenSent, s.peer
+	s.mu.Unlock()
+	if !waiting {
+		return
+	}
+	hint := "GTSM (TTL security) may be in force on its side only"
+	if p.TTLSecurity > 0 {
+		hint = fmt.Sprintf("GTSM (TTL security) may not be in force on its side, or it is more than %d hops away", p.TTLSecurity)
+	}
+	s.fail(fmt.Sprintf("the router takes the connection but says nothing: %s", hint))
+}
+
 // setNextHops says what the router is told to send packets to.
 func (s *session) setNextHops(l *link, p *bgp.Peer, o open) (bool, error) {
 	local := localAddress(l.router).WithZone("")

@@ -48,8 +48,9 @@ func dial(ctx context.Context, p *bgp.Peer) (*net.TCPConn, error) {
 // explain says what may be wrong when a router can't be connected to.
 func explain(p *bgp.Peer, err error) string {
 	to := netip.AddrPortFrom(p.Address, p.Port)
+	var late net.Error
 	switch {
-	case errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, unix.ETIMEDOUT):
+	case errors.As(err, &late) && late.Timeout():
 		password := "it expects a password (TCP MD5), which this peer has not"
 		if p.Password != "" {
 			password = "the password (TCP MD5) is not the router's"
