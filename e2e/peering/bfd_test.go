@@ -140,37 +140,41 @@ func frrPeers(t *testing.T, f *router.FRR) map[string]frrBFD {
 	return peers
 }
 
+// fast is a session with 3 times 100 ms.
 func fast(peer netip.Addr) bfd.Session {
 	return bfd.Session{Peer: peer, Transmit: 100 * time.Millisecond, Receive: 100 * time.Millisecond, Multiplier: 3}
 }
 
-const frrProfile = `bfd
- profile fast
-  transmit-interval 100
-  receive-interval 100
-  detect-multiplier 3
- exit
-`
+// frrSession is FRR's side of a fast session; peer may be followed by options.
+func frrSession(peer string) string {
+	return "bfd\n peer " + peer + "\n  transmit-interval 100\n  receive-interval 100\n  detect-multiplier 3\n exit\nexit\n"
+}
 
-func TestBFDNoticesThatFRRIsCutOff(t *testing.T) {
-	f := frr(t, "frr", frrProfile+" peer 192.0.2.11\n  profile fast\n exit\nexit\n")
-	peer := addr4("frr")
-	d := newDetector(t, fast(peer))
-	d.up(peer)
-	eventually(t, "FRR to be up", func() error {
-		if p := frrPeers(t, f)["192.0.2.11"]; p.Status != "up" {
-			return fmt.Errorf("it says %+v", p)
+// frrSays waits until FRR's session with a peer is as ok wants it.
+func frrSays(t *testing.T, f *router.FRR, peer, what string, ok func(frrBFD) bool) {
+	t.Helper()
+	eventually(t, fmt.Sprintf("FRR's session with %s to be %s", peer, what), func() error {
+		if p := frrPeers(t, f)[peer]; !ok(p) {
+			return fmt.Errorf("it is %+v", p)
 		}
 		return nil
 	})
-	began := time.Now()
-	plug(t, "frr", false)
-	eventually(t, "the failure to be told", func() error {
-		if _, ok := d.first(began, peer, func(s bfd.Status) bool { return s.Failed }); !ok {
-			return fmt.Errorf("the last is %+v", d.status(peer))
+}
+
+func frrUp(p frrBFD) bool { return p.Status == "up" }
+
+func hasFailed(s bfd.Status) bool { return s.Failed }
+
+// filter has a machine's kernel drop packets by a rule of nftables, until the test ends.
+func filter(t *testing.T, machine, hook, rule string) {
+	t.Helper()
+	table := "bfd_" + hook
+	if _, err := on(machine).Run(t.Context(), "nft", fmt.Sprintf("table inet %s { chain c { type filter hook %s priority 0; %s; }; }", table, hook, rule)); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if _, err := on(machine).Run(context.Background(), "nft", "delete", "table", "inet", table); err != nil {
+			t.Error(err)
 		}
-		return nil
 	})
-	plug(t, "frr", true)
-	d.up(peer)
 }

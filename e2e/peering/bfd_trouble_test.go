@@ -1,0 +1,195 @@
+package peering
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/net/ipv4"
+
+	"github.com/steelyard-lb/steelyard/pkg/bfd"
+)
+
+const (
+	bfdChildEnv = "STEELYARD_PEERING_BFD" // a peer: the process has a session with it, and tells all changes
+	burnEnv     = "STEELYARD_PEERING_BURN"
+)
+
+func init() {
+	if os.Getenv(burnEnv) != "" {
+		for {
+		}
+	}
+	if peer := os.Getenv(bfdChildEnv); peer != "" {
+		s := bfd.New(bfd.Config{Changed: func(s bfd.Status) { fmt.Println(s.State, s.Failed, s.Diagnostic) }})
+		session := fast(netip.MustParseAddr(peer))
+		session.Multiplier = 30
+		s.Sync([]bfd.Session{session})
+		s.Run(context.Background())
+	}
+}
+
+// program starts this test's program anew, until the test ends.
+func program(t *testing.T, env string) (*exec.Cmd, *bufio.Scanner) {
+	t.Helper()
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = append(os.Environ(), env)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	out, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cmd.Process.Kill()
+		cmd.Wait()
+	})
+	return cmd, bufio.NewScanner(out)
+}
+
+// TestBFDFrozen stops the process that has the session: for less than FRR waits, and for longer.
+func TestBFDFrozen(t *testing.T) {
+	f := frr(t, "frr", frrSession("192.0.2.11"))
+	cmd, lines := program(t, bfdChildEnv+"=192.0.2.1")
+	news := make(chan string, 1000)
+	go func() {
+		for lines.Scan() {
+			news <- lines.Text()
+		}
+	}()
+	agreed := func(p frrBFD) bool { return p.Status == "up" && p.RemoteTransmit == 100 }
+	frrSays(t, f, "192.0.2.11", "up", agreed)
+	signal := func(s syscall.Signal) {
+		t.Helper()
+		if err := cmd.Process.Signal(s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for len(news) > 0 {
+		<-news
+	}
+	// Ten packets of FRR wait to be read after a second, of which a third is its detection time.
+	signal(syscall.SIGSTOP)
+	time.Sleep(time.Second)
+	signal(syscall.SIGCONT)
+	time.Sleep(500 * time.Millisecond)
+	for len(news) > 0 {
+		if n := <-news; !strings.HasPrefix(n, "Up") {
+			t.Errorf("a process that was frozen says of its peer: %s", n)
+		}
+	}
+	if p := frrPeers(t, f)["192.0.2.11"]; !agreed(p) {
+		t.Errorf("FRR says %+v", p)
+	}
+
+	began := time.Now()
+	signal(syscall.SIGSTOP)
+	frrSays(t, f, "192.0.2.11", "down", func(p frrBFD) bool { return p.Status == "down" && p.Diagnostic == "control detection time expired" })
+	if took := time.Since(began); took < 2*time.Second || took > 6*time.Second {
+		t.Errorf("FRR took %v to notice, of 30 times 100 ms", took)
+	}
+	signal(syscall.SIGCONT)
+	frrSays(t, f, "192.0.2.11", "up again", agreed)
+}
+
+// TestBFDLoss loses a fifth of the packets, each way.
+func TestBFDLoss(t *testing.T) {
+	const rule = "udp dport 3784 numgen random mod 100 < 20 drop"
+	f := frr(t, "frr", "bfd\n peer 192.0.2.11\n  transmit-interval 50\n  receive-interval 50\n  detect-multiplier 12\n exit\nexit\n")
+	filter(t, "node", "input", rule)
+	filter(t, "frr", "input", rule)
+	peer := addr4("frr")
+	d := newDetector(t, bfd.Session{Peer: peer, Transmit: 50 * time.Millisecond, Receive: 50 * time.Millisecond, Multiplier: 12})
+	d.up(peer)
+	time.Sleep(5 * time.Second) // twelve in a row are lost once in two hundred million times
+	if s := d.status(peer); s.State != bfd.Up || s.Downs > 0 || s.PacketsIn > s.PacketsOut*95/100 {
+		t.Errorf("we say %+v", s)
+	}
+	frrSays(t, f, "192.0.2.11", "up", frrUp)
+}
+
+// TestBFDBehindAFirewall: what this node's own rules drop is told, and ends nothing but the session.
+func TestBFDBehindAFirewall(t *testing.T) {
+	frr(t, "frr", frrSession("192.0.2.11")+frrSession("2001:db8:1::11 local-address 2001:db8:1::1"))
+	d := newDetector(t, fast(addr4("frr")), fast(addr6("frr")))
+	d.up(addr4("frr"), addr6("frr"))
+	filter(t, "node", "output", "ip daddr 192.0.2.1 udp dport 3784 drop")
+	eventually(t, "the firewall to be told of", func() error {
+		if s := d.status(addr4("frr")); !s.Failed || !strings.Contains(s.LastError, "firewall") {
+			return fmt.Errorf("we say %+v", s)
+		}
+		return nil
+	})
+	if s := d.status(addr6("frr")); s.State != bfd.Up || s.Downs > 0 {
+		t.Errorf("the other session is %+v", s)
+	}
+}
+
+// TestBFDBusy keeps all CPUs busy.
+func TestBFDBusy(t *testing.T) {
+	f := frr(t, "frr", "bfd\n peer 192.0.2.11\n  transmit-interval 300\n  receive-interval 300\n  detect-multiplier 3\n exit\nexit\n")
+	peer := addr4("frr")
+	d := newDetector(t, bfd.Session{Peer: peer})
+	d.up(peer)
+	for range 2 {
+		program(t, burnEnv+"=1")
+	}
+	time.Sleep(4 * time.Second)
+	if s := d.status(peer); s.State != bfd.Up || s.Downs > 0 {
+		t.Errorf("we say %+v", s)
+	}
+	frrSays(t, f, "192.0.2.11", "up", frrUp)
+}
+
+// TestBFDStrangers: a router that nobody has asked, garbage from another machine, and garbage in our peer's name.
+func TestBFDStrangers(t *testing.T) {
+	f := frr(t, "frr", frrSession("192.0.2.11"))
+	frr(t, "frr2", frrSession("192.0.2.11"))
+	peer := addr4("frr")
+	d := newDetector(t, fast(peer))
+	d.up(peer)
+	random := rand.New(rand.NewPCG(1, 2))
+	for _, machine := range []string{"frr", "frr2", "bird"} {
+		if err := on(machine).Do(func() error {
+			c, err := net.Dial("udp4", "192.0.2.11:3784")
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			if err := ipv4.NewConn(c).SetTTL(255); err != nil {
+				return err
+			}
+			for i := range 3000 {
+				b := make([]byte, random.IntN(60))
+				for j := range b {
+					b[j] = byte(random.Uint32())
+				}
+				if i%2 == 0 && len(b) >= 24 { // up to the discriminators it is right, but that we have not given out
+					copy(b, []byte{1 << 5, 3 << 6, 3, 24, 0, 0, 0, 9})
+				}
+				if _, err := c.Write(b); err != nil {
+					return err
+				}
+			}
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	time.Sleep(time.Second)
+	if all := d.Statuses(); len(all) != 1 || all[0].State != bfd.Up || all[0].Downs > 0 {
+		t.Errorf("we say %+v", all)
+	}
+	frrSays(t, f, "192.0.2.11", "up", frrUp)
+}
