@@ -67,7 +67,7 @@ func (c *child) established() {
 	})
 }
 
-func manyRoutes(n int, peers ...string) []bgp.Route {
+func hostRoutes(n int, peers ...string) []bgp.Route {
 	attributes := &bgp.Attributes{}
 	var all []bgp.Route
 	for i := range n {
@@ -95,7 +95,7 @@ func TestKilledProcess(t *testing.T) {
 	config := strings.ReplaceAll(anyNeighbor, "NODE", addr4("node").String())
 	keeps, drops := frr(t, "frr", config), frr(t, "frr2", config)
 	c := startChild(t)
-	d := bgp.Desired{RouterID: addr4("node"), Peers: []bgp.Peer{peer("drops", addr4("frr2")), peer("keeps", addr4("frr"))}, Routes: manyRoutes(500, "drops", "keeps")}
+	d := bgp.Desired{RouterID: addr4("node"), Peers: []bgp.Peer{peer("drops", addr4("frr2")), peer("keeps", addr4("frr"))}, Routes: hostRoutes(500, "drops", "keeps")}
 	for i := range d.Peers {
 		d.Peers[i].IPv6 = false
 	}
