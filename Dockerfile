@@ -4,7 +4,7 @@
 #   docker build --target speaker -t ghcr.io/steelyard-lb/speaker:0.1.0 .
 #
 # The controller's holds one static program and nothing else: it reads its certificates from its service account. The
-# speaker's has iptables too, in both variants: one backend writes its rules with them, and other proxies' rules are
+# speaker's has bgpd, which the speaker starts for BGP, and iptables too, in both variants: one backend writes its rules with them, and other proxies' rules are
 # found by them.
 
 # Compiles on the builder's own architecture for the target's, so that no emulation is needed.
@@ -15,9 +15,10 @@ RUN go mod download
 COPY pkg pkg
 COPY controller controller
 COPY speaker speaker
+COPY bgpd bgpd
 ARG TARGETOS TARGETARCH
 ENV CGO_ENABLED=0 GOOS=$TARGETOS GOARCH=$TARGETARCH
-RUN go build -trimpath -ldflags="-s -w" -o /out/ ./controller ./speaker
+RUN go build -trimpath -ldflags="-s -w" -o /out/ ./controller ./speaker ./bgpd
 
 FROM scratch AS controller
 COPY --from=build /out/controller /controller
@@ -28,5 +29,5 @@ FROM debian:bookworm-slim AS speaker
 RUN apt-get update \
  && apt-get install -y --no-install-recommends iptables \
  && rm -rf /var/lib/apt/lists/*
-COPY --from=build /out/speaker /speaker
+COPY --from=build /out/speaker /out/bgpd /
 ENTRYPOINT ["/speaker"]

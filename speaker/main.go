@@ -47,7 +47,7 @@ func run(ctx context.Context) error {
 		*p = value
 		flag.Func(name, fmt.Sprintf("%s (default %d)", usage, value), func(text string) error {
 			n, err := strconv.ParseUint(text, 10, 16)
-			if err != nil || n == 0 {
+			if err != nil || n == 0 && value != 0 {
 				return errors.New("a port is a number from 1 to 65535")
 			}
 			*p = uint16(n)
@@ -62,6 +62,8 @@ func run(ctx context.Context) error {
 	port(&o.HealthPort, "health-port", 7473, "the port of /healthz and /readyz")
 	port(&o.MetricsPort, "metrics-port", 7472, "the port of /metrics")
 	dataplaneFlags(&o.Dataplane)
+	port(&o.BGPListenPort, "bgp-listen-port", 0, "the TCP port on which routers may connect, for BGPPeers with spec.passive; 0 for none")
+	flag.StringVar(&o.BGPProgram, "bgp-program", "/bgpd", "the program that holds BGP sessions; it runs while there is a BGPPeer for this node")
 	flag.StringVar(&o.LoadBalancerClass, "load-balancer-class", v1beta1.DefaultLoadBalancerClass,
 		"the spec.loadBalancerClass that is announced, beside Services without a class; empty for these only")
 	flag.StringVar(&exclude, "exclude-interfaces", "", "regular expressions, separated by commas: interfaces that are never used; empty for a default list")

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -136,16 +137,24 @@ func TestBFDBehindAFirewall(t *testing.T) {
 	}
 }
 
-// TestBFDBusy keeps all CPUs busy.
+// TestBFDBusy keeps all CPUs busy, from outside and, with work for the garbage collector, from inside of the process.
 func TestBFDBusy(t *testing.T) {
 	f := frr(t, "frr", "bfd\n peer 192.0.2.11\n  transmit-interval 300\n  receive-interval 300\n  detect-multiplier 3\n exit\nexit\n")
 	peer := addr4("frr")
 	d := newDetector(t, bfd.Session{Peer: peer})
 	d.up(peer)
+	var burners sync.WaitGroup
+	end := time.Now().Add(4 * time.Second)
 	for range 2 {
 		program(t, burnEnv+"=1")
+		burners.Go(func() {
+			var kept [1000][]string
+			for i := 0; time.Now().Before(end); i++ {
+				kept[i%len(kept)] = make([]string, 1000)
+			}
+		})
 	}
-	time.Sleep(4 * time.Second)
+	burners.Wait()
 	if s := d.status(peer); s.State != bfd.Up || s.Downs > 0 {
 		t.Errorf("we say %+v", s)
 	}

@@ -115,7 +115,9 @@ func TestSessions(t *testing.T) {
 		{name: "listening", frr: "neighbor NODE remote-as 65001\nneighbor NODE port 1790\nno neighbor NODE passive\nneighbor NODE update-source 192.0.2.51",
 			change: func(p *bgp.Peer) { p.Passive, p.Address = true, netip.MustParseAddr("192.0.2.51") }},
 		{name: "listening-password", frr: "neighbor NODE remote-as 65001\nneighbor NODE port 1790\nno neighbor NODE passive\nneighbor NODE update-source 192.0.2.52\nneighbor NODE password Correct",
-			change: func(p *bgp.Peer) { p.Passive, p.Password, p.Address = true, "Correct", netip.MustParseAddr("192.0.2.52") }},
+			change: func(p *bgp.Peer) {
+				p.Passive, p.Password, p.Address = true, "Correct", netip.MustParseAddr("192.0.2.52")
+			}},
 		{name: "listening-ipv6-gtsm", source: "2001:db8:1::203",
 			frr:    "neighbor NODE remote-as 65001\nneighbor NODE port 1790\nno neighbor NODE passive\nneighbor NODE ttl-security hops 1",
 			change: func(p *bgp.Peer) { p.Passive, p.TTLSecurity = true, 1 }},

@@ -39,12 +39,17 @@ type fakeAPI struct {
 }
 
 var listKinds = map[string][2]string{
-	"/api/v1/services":                            {"v1", "ServiceList"},
-	"/api/v1/nodes":                               {"v1", "NodeList"},
-	"/api/v1/namespaces/steelyard/pods":           {"v1", "PodList"},
-	"/apis/discovery.k8s.io/v1/endpointslices":    {"discovery.k8s.io/v1", "EndpointSliceList"},
-	"/apis/steelyard.io/v1beta1/ipaddresspools":   {"steelyard.io/v1beta1", "IPAddressPoolList"},
-	"/apis/steelyard.io/v1beta1/l2advertisements": {"steelyard.io/v1beta1", "L2AdvertisementList"},
+	"/api/v1/services":                             {"v1", "ServiceList"},
+	"/api/v1/nodes":                                {"v1", "NodeList"},
+	"/api/v1/namespaces/steelyard/pods":            {"v1", "PodList"},
+	"/apis/discovery.k8s.io/v1/endpointslices":     {"discovery.k8s.io/v1", "EndpointSliceList"},
+	"/apis/steelyard.io/v1beta1/ipaddresspools":    {"steelyard.io/v1beta1", "IPAddressPoolList"},
+	"/apis/steelyard.io/v1beta1/l2advertisements":  {"steelyard.io/v1beta1", "L2AdvertisementList"},
+	"/apis/steelyard.io/v1beta1/bgpadvertisements": {"steelyard.io/v1beta1", "BGPAdvertisementList"},
+	"/apis/steelyard.io/v1beta1/bgppeers":          {"steelyard.io/v1beta1", "BGPPeerList"},
+	"/apis/steelyard.io/v1beta1/bfdprofiles":       {"steelyard.io/v1beta1", "BFDProfileList"},
+	"/apis/steelyard.io/v1beta1/communities":       {"steelyard.io/v1beta1", "CommunityList"},
+	"/api/v1/namespaces/steelyard/secrets":         {"v1", "SecretList"},
 }
 
 func newFakeAPI(t *testing.T) (*fakeAPI, *api) {

@@ -66,6 +66,7 @@ func (s *Speaker) sweep(now time.Time) {
 	}
 	s.nextSweep = now.Add(housekeeping)
 	s.view.stale = true // the quorum changes with time, too
+	s.bury(now)
 	for c := range s.replica.claims.All() {
 		if c.Owner != "" && !s.view.live[c.Owner] && len(s.byAddr[c.Addr]) == 0 {
 			s.release(c)

@@ -16,7 +16,8 @@ import (
 
 // configuration keeps the custom resources, and parses them when one changes.
 type configuration struct {
-	apply func(*config.Config)
+	namespace string // of the installation
+	apply     func(*config.Config)
 
 	mu        sync.Mutex
 	started   bool
@@ -98,7 +99,7 @@ func (c *configuration) parse() {
 	if !c.started {
 		return
 	}
-	var r config.Resources
+	r := config.Resources{Namespace: c.namespace}
 	for _, collect := range c.collect {
 		collect(&r)
 	}

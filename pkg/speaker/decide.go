@@ -306,6 +306,9 @@ func (s *Speaker) withdraw(a netip.Addr, reason announce.Reason) {
 		return
 	}
 	delete(s.held, a)
+	for _, svc := range s.byAddr[a] {
+		s.toShow[svc.Name] = svc
+	}
 	if h.answers() {
 		s.unsynced = true
 		s.metrics.withdrawn.Inc()
@@ -316,6 +319,7 @@ func (s *Speaker) withdraw(a netip.Addr, reason announce.Reason) {
 // dropOrphans withdraws and releases the addresses that no Service has any more.
 func (s *Speaker) dropOrphans() {
 	for a := range s.orphans {
+		s.toShow[""] = nil // a Service has gone
 		s.withdraw(a, announce.NoService)
 		if c := s.replica.get(a); c.Owner == s.config.Node {
 			s.release(c)

@@ -149,7 +149,7 @@ func startFeeds(ctx context.Context, a *api, o Options, v *inventory, e *engine.
 			proxied = fields.OneTermNotEqualSelector("spec.clusterIP", corev1.ClusterIPNone)
 		}
 	}
-	c := &configuration{apply: apply}
+	c := &configuration{namespace: o.Namespace, apply: apply}
 	p := &peers{node: o.Node, byPod: map[string]netip.Addr{}}
 
 	// The dataplane hears of everything first, so that its gate is closed when the speaker looks.

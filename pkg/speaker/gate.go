@@ -12,7 +12,7 @@ import (
 type Dataplane interface {
 	// Carries tells whether the kernel has the rules for everything that Services do at a load-balancer address.
 	Carries(netip.Addr) bool
-	// Changed says that some answer of Carries may be another now.
+	// Changed says that some answer of Carries may be another now. Each caller has a channel of its own.
 	Changed() <-chan struct{}
 	// SetDown tells which nodes have lost power.
 	SetDown(nodes []string)

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -26,27 +27,39 @@ type guard struct {
 	engine  *engine.Engine
 	log     *slog.Logger
 	warn    func(announce.Reason, string) // makes an Event about the node
-	changed chan struct{}
-	yielded atomic.Bool // the node's traffic is left to another proxy, or to the rules that it left
+	yielded atomic.Bool                   // the node's traffic is left to another proxy, or to the rules that it left
+
+	mu      sync.Mutex
+	changed []chan struct{} // of those who have asked
 }
 
 func newGuard(e *engine.Engine, log *slog.Logger, warn func(announce.Reason, string)) *guard {
-	return &guard{engine: e, log: log, warn: warn, changed: make(chan struct{}, 1)}
+	return &guard{engine: e, log: log, warn: warn}
 }
 
 // Carries implements Dataplane.
 func (g *guard) Carries(a netip.Addr) bool { return g.yielded.Load() || g.engine.Carries(a) }
 
 // Changed implements Dataplane.
-func (g *guard) Changed() <-chan struct{} { return g.changed }
+func (g *guard) Changed() <-chan struct{} {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	c := make(chan struct{}, 1)
+	g.changed = append(g.changed, c)
+	return c
+}
 
 // SetDown implements Dataplane.
 func (g *guard) SetDown(nodes []string) { g.engine.SetDown(nodes) }
 
 func (g *guard) tell() {
-	select {
-	case g.changed <- struct{}{}:
-	default:
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, c := range g.changed {
+		select {
+		case c <- struct{}{}:
+		default:
+		}
 	}
 }
 

@@ -87,6 +87,7 @@ func newInventory(wake func()) *inventory {
 		nodes:       map[string]Node{},
 		slices:      map[string]Endpoints{},
 		ofSvc:       map[string][]string{},
+		passwords:   map[string]string{},
 		dirty:       map[string]*service{},
 		orphans:     map[netip.Addr]struct{}{},
 	}

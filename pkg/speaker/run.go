@@ -35,6 +35,8 @@ type Options struct {
 	HealthPort        uint16
 	MetricsPort       uint16
 	Dataplane         DataplaneOptions
+	BGPListenPort     uint16 // 0 for none
+	BGPProgram        string // bgpd
 	LoadBalancerClass string // announced beside Services without a class
 	ExcludeInterfaces []*regexp.Regexp
 	// GratuitousInterval is the time between announcements of addresses that do not move; 0 for none.
@@ -75,7 +77,9 @@ func Run(ctx context.Context, cfg *rest.Config, o Options) error {
 		Ours: func(mac net.HardwareAddr) bool { return s.Ours(mac) },
 	})
 	synced := make(chan struct{})
-	config := Config{Node: o.Node, Layer2: l2, Reporter: reports, Synced: synced, Log: o.Log, Registerer: registry}
+	statuses := newStatuses(a, o.Node, o.Log)
+	go statuses.run(below)
+	config := Config{Node: o.Node, Layer2: l2, Reporter: reports, Shown: shown{statuses, below}, Synced: synced, Log: o.Log, Registerer: registry}
 	var gate *guard
 	if carrier != nil {
 		gate = newGuard(carrier, o.Log, reports.WarnNode)
@@ -106,10 +110,17 @@ func Run(ctx context.Context, cfg *rest.Config, o Options) error {
 			}
 		}()
 	}
+	left, err := startRouting(ctx, s.inventory, config.Dataplane, statuses, feeds.synced, o, registry)
+	if err != nil {
+		return err
+	}
+	go shown{statuses, below}.settle(feeds.synced, s.Active)
 	members, err := join(ctx, below, a, o, s, feeds, registry)
 	if err == nil {
 		err = s.Run(ctx, members)
 	}
+	fail(nil)
+	left()
 	return ended(ctx, err)
 }
 

@@ -53,6 +53,7 @@ type Config struct {
 	Layer2     Layer2
 	Dataplane  Dataplane // nil: another program carries the traffic, and the speaker announces without asking
 	Reporter   Reporter
+	Shown      Layer2Reporter  // nil: nobody wants to know what is announced
 	Synced     <-chan struct{} // closed once the inventory holds all objects of the API
 	Log        *slog.Logger
 	Registerer prometheus.Registerer
@@ -97,6 +98,10 @@ type Speaker struct {
 	news      []news                    // to be logged
 	toProbe   []probeOrder              // to be started
 	faults    map[string][]netip.Addr   // what layer 2 complained about last
+	shown     map[string]struct{}       // Services that this node was said to answer for
+	toShow    map[string]*service       // Services of which that may have changed
+	buried    map[string]bool           // lost nodes that nothing is shown of any more
+	kept      []string                  // the only nodes that anything is shown of
 	nextSweep time.Time
 }
 
@@ -142,6 +147,9 @@ func New(c Config) *Speaker {
 		gated:    map[netip.Addr]struct{}{},
 		expected: map[string]int{},
 		lostAt:   map[string]time.Time{},
+		shown:    map[string]struct{}{},
+		toShow:   map[string]*service{},
+		buried:   map[string]bool{},
 	}
 	s.inventory = newInventory(s.wakeUp)
 	s.replica = &replica{wake: s.wakeUp, claims: announce.NewClaims()}
@@ -273,9 +281,13 @@ func (s *Speaker) pass(now time.Time) time.Time {
 	s.takeProbes(now)
 	for _, g := range s.takeDirty() {
 		s.decide(g, now)
+		for _, svc := range g.services {
+			s.toShow[svc.Name] = svc
+		}
 	}
 	s.dropOrphans()
 	s.meetRivals(now)
+	s.show()
 	announcements := s.announcements()
 	next := s.nextTime(now)
 	s.mu.Unlock()

@@ -27,7 +27,7 @@ type world struct {
 	hub      *hub
 	lan      *lan
 	reporter *fakeReporter
-	running  map[string]*process // changed by the test only, with mu
+	running  map[string]*program // changed by the test only, with mu
 
 	mu       sync.Mutex // complaints come from other goroutines
 	config   *config.Config
@@ -39,7 +39,7 @@ type world struct {
 	cutOff map[string]bool
 }
 
-type process struct {
+type program struct {
 	speaker *Speaker
 	layer2  *fakeLayer2
 	gate    *fakeGate
@@ -52,7 +52,7 @@ func inWorld(t *testing.T, n int, f func(*testing.T, *world)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{
-			t: t, hub: newHub(), lan: newLAN(), running: map[string]*process{},
+			t: t, hub: newHub(), lan: newLAN(), running: map[string]*program{},
 			nodes: map[string]Node{}, services: map[string]Service{}, serving: map[string][]string{},
 			lag: func(string) time.Duration { return 0 }, cutOff: map[string]bool{},
 		}
@@ -101,14 +101,14 @@ func (w *world) log(node string) *slog.Logger {
 }
 
 // start starts a node's speaker; it hears of everything in the API a moment later.
-func (w *world) start(name string) *process {
+func (w *world) start(name string) *program {
 	mac := net.HardwareAddr{2, 0, 0, 0, 0, name[len(name)-1]}
 	synced := make(chan struct{})
 	l2 := w.lan.attach(name, mac)
 	gate := &fakeGate{changed: make(chan struct{}, 1)}
 	s := New(Config{Node: name, Layer2: l2, Dataplane: gate, Reporter: w.reporter, Synced: synced, Log: w.log(name)})
 	ctx, cancel := context.WithCancel(context.Background())
-	p := &process{speaker: s, layer2: l2, gate: gate, stop: cancel, done: make(chan struct{})}
+	p := &program{speaker: s, layer2: l2, gate: gate, stop: cancel, done: make(chan struct{})}
 	w.mu.Lock()
 	w.running[name] = p
 	w.mu.Unlock()

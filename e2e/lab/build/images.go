@@ -27,14 +27,16 @@ const (
 
 // image says what an image holds.
 type image struct {
-	module string                     // folder of its Go module in the checkout
-	pkg    string                     // main package, whose program gets the image's name and is its entry point
+	module string // folder of its Go module in the checkout
+	pkg    string // main package, whose program gets the image's name and is its entry point
+	// beside are more main packages, whose programs get the names of their folders.
+	beside []string
 	files  func() ([]tarEntry, error) // more; nil for none
 }
 
 var images = map[string]image{
 	"controller": {pkg: "./controller"},
-	"speaker":    {pkg: "./speaker", files: iptablesFiles},
+	"speaker":    {pkg: "./speaker", beside: []string{"./bgpd"}, files: iptablesFiles},
 	"coredns":    {module: "e2e/lab/images/coredns", pkg: "."},
 	"echo":       {pkg: "./e2e/lab/images/echo"},
 	"pause":      {pkg: "./e2e/lab/images/pause"},
@@ -74,15 +76,22 @@ func Images(ctx context.Context) ([]string, error) {
 
 // build returns an archive named by its content, so that a running lab's archive is never rewritten.
 func (i image) build(ctx context.Context, root, dir, name string) (string, error) {
-	program := filepath.Join(dir, name)
-	if err := goBuild(ctx, filepath.Join(root, i.module), "-ldflags", "-s -w", "-o", program, i.pkg); err != nil {
-		return "", err
+	var entries []tarEntry
+	for _, pkg := range append([]string{i.pkg}, i.beside...) {
+		program := name
+		if pkg != i.pkg {
+			program = filepath.Base(pkg)
+		}
+		file := filepath.Join(dir, program)
+		if err := goBuild(ctx, filepath.Join(root, i.module), "-ldflags", "-s -w", "-o", file, pkg); err != nil {
+			return "", err
+		}
+		content, err := os.ReadFile(file)
+		if err != nil {
+			return "", err
+		}
+		entries = append(entries, tarEntry{name: program, content: content})
 	}
-	content, err := os.ReadFile(program)
-	if err != nil {
-		return "", err
-	}
-	entries := []tarEntry{{name: name, content: content}}
 	if i.files != nil {
 		more, err := i.files()
 		if err != nil {

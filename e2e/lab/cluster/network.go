@@ -122,6 +122,11 @@ func addNamespace(name string, forwarding bool) error {
 		"net.ipv4.conf.all.rp_filter":      "0",
 		"net.ipv4.conf.default.rp_filter":  "0",
 	}
+	if name == Router {
+		// Connections, and not only hosts, are spread over equal ways.
+		settings["net.ipv4.fib_multipath_hash_policy"] = "1"
+		settings["net.ipv6.fib_multipath_hash_policy"] = "1"
+	}
 	if name == Client {
 		// Or Linux answers on one LAN for its address on the other.
 		settings["net.ipv4.conf.all.arp_ignore"] = "1"

@@ -20,6 +20,8 @@ type Place struct {
 	// NextHop4 and NextHop6 are addresses by which the peer can reach the node: Source for its own family unless that is link-local, and
 	// for the other family one of Interface. Invalid if there is none.
 	NextHop4, NextHop6 netip.Addr
+	// Routed: there is another router between this node and the peer.
+	Routed bool
 }
 
 // Locate returns how the peer is reached. Device is the interface or VRF that the connection is bound to, empty for none; a link-local
@@ -51,7 +53,7 @@ func Locate(peer netip.Addr, device string) (Place, error) {
 	if err != nil {
 		return Place{}, fmt.Errorf("find the interface towards peer %s: %w", peer, err)
 	}
-	p := Place{Interface: l.Attrs().Name}
+	p := Place{Interface: l.Attrs().Name, Routed: route.Gw != nil || route.Via != nil}
 	if source, ok := netip.AddrFromSlice(route.Src); ok {
 		p.Source = zoned(source.Unmap(), p.Interface)
 	}

@@ -1,0 +1,48 @@
+package speaker
+
+import (
+	"context"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/steelyard-lb/steelyard/pkg/bfd"
+	"github.com/steelyard-lb/steelyard/pkg/bgp/process"
+)
+
+// startRouting has routers told until ctx is done. It returns what waits until they have been told that this node leaves: first by BFD that
+// nothing has failed, then by BGP, where they keep the routes if that was agreed on.
+func startRouting(ctx context.Context, v *inventory, gate Dataplane, report RoutingReporter, synced <-chan struct{}, o Options,
+	r prometheus.Registerer) (left func(), err error) {
+	below, stop := context.WithCancel(context.WithoutCancel(ctx))
+	network, err := newKernel(below, o)
+	if err != nil {
+		stop()
+		return nil, err
+	}
+	engine := process.Start(below, process.Config{Command: []string{o.BGPProgram}, Log: o.Log})
+	downs := newDowns(engine)
+	watching, unwatch := context.WithCancel(below)
+	watcher := bfd.New(bfd.Config{Log: o.Log, Registerer: r, Changed: downs.Changed})
+	unwatched := make(chan struct{})
+	go func() {
+		defer close(unwatched)
+		_ = watcher.Run(watching) // it has no errors
+	}()
+	r.MustRegister(bgpMetrics{engine})
+	routing := newRouting(v, RoutingConfig{
+		Node: o.Node, NodeIP: o.NodeIP, ListenPort: o.BGPListenPort, Engine: engine, BFD: watcher, Downs: downs, Network: network,
+		Dataplane: gate, Report: report, Synced: synced, Log: o.Log,
+	})
+	gone := make(chan struct{})
+	go func() {
+		defer close(gone)
+		routing.Run(ctx)
+	}()
+	return func() {
+		<-gone
+		unwatch()
+		<-unwatched
+		stop()
+		engine.Wait()
+	}, nil
+}

@@ -1,0 +1,351 @@
+package speaker
+
+import (
+	"context"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/steelyard-lb/steelyard/pkg/announce"
+	"github.com/steelyard-lb/steelyard/pkg/api/v1beta1"
+	"github.com/steelyard-lb/steelyard/pkg/bgp"
+	"github.com/steelyard-lb/steelyard/pkg/config"
+)
+
+// RoutingConfig is what routing needs.
+type RoutingConfig struct {
+	Node   string
+	NodeIP netip.Addr
+	// ListenPort is where passive peers connect to; 0 for none.
+	ListenPort uint16
+	Engine     bgp.Engine
+	BFD        BFD
+	Downs      *downs // whom BFD tells
+	Network    Network
+	Dataplane  Dataplane // nil: another program carries the traffic, and routes are announced without asking
+	Report     RoutingReporter
+	Synced     <-chan struct{} // closed once the inventory holds all objects of the API
+	Log        *slog.Logger
+}
+
+// RoutingReporter shows users how things stand. Its methods do not wait for the API.
+type RoutingReporter interface {
+	// SetBGP tells what routers are told of a Service; nil for nothing.
+	SetBGP(service string, announced *v1beta1.BGPAnnouncement)
+	// SetSessions tells how all of this node's sessions stand.
+	SetSessions([]v1beta1.BGPSessionStatus)
+}
+
+// routing tells routers which addresses this node carries: it watches the inventory, decides with package announce, and has a bgp.Engine
+// do it. It does not depend on the other speakers: every node that may announce an address does.
+type routing struct {
+	*inventory
+	config RoutingConfig
+	log    *slog.Logger
+	woken  chan struct{}
+
+	// The rest belongs to the loop.
+	node     announce.Node
+	parsed   *config.Config
+	sessions sessions
+	table    *announce.RouteTable
+	routed   map[string]routed // by Service
+	gated    map[netip.Addr]struct{}
+	// uncarried is since when this node's rules for an announced address are missing.
+	uncarried map[netip.Addr]time.Time
+	// shutUntil is until when routes carry GRACEFUL_SHUTDOWN, since the node is to announce nothing any more.
+	shutUntil time.Time
+	leaving   bool
+	announced bool      // the engine has been told
+	patience  time.Time // when it is told whatever is missing
+}
+
+// routed is what the table has of a Service.
+type routed struct {
+	addrs []netip.Addr // that have contributions
+}
+
+// newRouting returns a routing of the inventory that does nothing until it is run.
+func newRouting(v *inventory, c RoutingConfig) *routing {
+	r := &routing{
+		inventory: v, config: c, log: c.Log, woken: make(chan struct{}, 1),
+		table: announce.NewRouteTable(), routed: map[string]routed{}, gated: map[netip.Addr]struct{}{}, uncarried: map[netip.Addr]time.Time{},
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.wakeRouting = r.wakeUp
+	return r
+}
+
+func (r *routing) wakeUp() {
+	select {
+	case r.woken <- struct{}{}:
+	default:
+	}
+}
+
+// Run has routes announced until ctx is done. Then it has peers that were promised so prefer other nodes, and returns; the engine is
+// left as it is.
+func (r *routing) Run(ctx context.Context) {
+	select {
+	case <-r.config.Synced:
+	case <-ctx.Done():
+		return
+	}
+	r.patience = time.Now().Add(carryPatience)
+	var gate <-chan struct{}
+	if r.config.Dataplane != nil {
+		gate = r.config.Dataplane.Changed()
+	}
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	stop := ctx.Done()
+	moved := true // where peers are may have changed
+	for {
+		next := r.pass(time.Now(), moved)
+		moved = false
+		if r.leaving && !time.Now().Before(r.shutUntil) {
+			return
+		}
+		timer.Reset(time.Until(next))
+		select {
+		case <-stop:
+			stop = nil
+			r.leaving = true
+			r.shut(time.Now())
+		case <-r.woken:
+		case <-gate:
+			r.gateMoved()
+		case <-r.config.Network.Changed():
+			moved = true
+		case <-r.config.Engine.Changed():
+		case <-r.config.Downs.changed:
+		case <-timer.C:
+		}
+	}
+}
+
+// pass does all that is to be done now, and returns when to come back.
+func (r *routing) pass(now time.Time, moved bool) time.Time {
+	if r.follow(now, moved) {
+		r.rerouteAll()
+	}
+	r.mu.Lock()
+	for a, since := range r.uncarried {
+		if !now.Before(since.Add(repair)) {
+			r.touchRoutes(a)
+		}
+	}
+	for name := range r.rerouted {
+		r.route(name, now)
+	}
+	clear(r.rerouted)
+	r.mu.Unlock()
+
+	if len(r.sessions.peers) == 0 && !r.announced {
+		r.report()
+		return now.Add(housekeeping) // no engine is needed
+	}
+	if !r.announced {
+		// A session that comes up tells its peer everything at once, and takes back what it does not tell. So that a restart takes nothing
+		// back, it waits for the rules.
+		if len(r.gated) > 0 && now.Before(r.patience) {
+			return r.patience
+		}
+		r.announced = true
+		r.log.Info("announcing to routers", "peers", len(r.sessions.peers), "routes", len(r.table.Routes()))
+	}
+	r.config.Engine.Sync(bgp.Desired{
+		RouterID: r.sessions.routerID, ListenPort: r.config.ListenPort, Peers: r.sessions.peers, Routes: r.table.Routes(),
+	})
+	r.config.BFD.Sync(r.sessions.watched())
+	r.report()
+	return r.nextTime(now)
+}
+
+func (r *routing) nextTime(now time.Time) time.Time {
+	next := now.Add(housekeeping)
+	for _, since := range r.uncarried {
+		if t := since.Add(repair); t.Before(next) {
+			next = t
+		}
+	}
+	if now.Before(r.shutUntil) && r.shutUntil.Before(next) {
+		next = r.shutUntil
+	}
+	return next
+}
+
+// follow finds out which sessions this node has, if something that matters to them may have changed, and tells whether all routes have to be
+// looked at.
+func (r *routing) follow(now time.Time, moved bool) bool {
+	r.mu.Lock()
+	n := r.nodes[r.config.Node]
+	node := announce.Node{Name: r.config.Node, Labels: n.Labels, Excluded: n.Excluded, NetworkUnavailable: n.NetworkUnavailable}
+	parsed, passwords := r.inventory.config, maps.Clone(r.passwords)
+	r.mu.Unlock()
+
+	changed := parsed != r.parsed || !maps.Equal(node.Labels, r.node.Labels) ||
+		node.Excluded != r.node.Excluded || node.NetworkUnavailable != r.node.NetworkUnavailable
+	if node.Excluded && !r.node.Excluded && r.parsed != nil {
+		r.node, r.parsed = node, parsed
+		r.shut(now)
+	}
+	if !r.shutUntil.IsZero() && !r.leaving && (!now.Before(r.shutUntil) || !node.Excluded) {
+		r.shutUntil, changed = time.Time{}, true
+	}
+	r.node, r.parsed = node, parsed
+	if !changed && !moved && maps.Equal(passwords, r.sessions.passwords) && maps.Equal(n.Annotations, r.sessions.annotations) {
+		return false
+	}
+	old := r.sessions
+	r.sessions = resolve(&r.node, n.Annotations, parsed.BGPPeers, passwords, r.config)
+	r.sessions.logNews(old, r.log)
+	r.config.Downs.watch(r.sessions.bfd)
+	return changed || !slices.Equal(old.told4, r.sessions.told4) || !slices.Equal(old.told6, r.sessions.told6)
+}
+
+// shut begins a planned withdrawal: peers that were promised so are told first that the routes are about to go (RFC 8326).
+func (r *routing) shut(now time.Time) {
+	r.shutUntil = now
+	for _, d := range r.sessions.shutdown {
+		r.shutUntil = later(r.shutUntil, now.Add(d))
+	}
+	r.rerouteAll()
+}
+
+func (r *routing) shutting(now time.Time) bool { return r.leaving || now.Before(r.shutUntil) }
+
+func (r *routing) rerouteAll() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for name := range r.services {
+		r.rerouted[name] = struct{}{}
+	}
+}
+
+func (r *routing) touchRoutes(a netip.Addr) {
+	for _, svc := range r.byAddr[a] {
+		r.rerouted[svc.Name] = struct{}{}
+	}
+}
+
+// gateMoved looks again at the addresses that wait for rules, and at those that lost theirs.
+func (r *routing) gateMoved() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for a := range r.gated {
+		r.touchRoutes(a)
+	}
+	for _, was := range r.routed {
+		for _, a := range was.addrs {
+			if _, known := r.uncarried[a]; known || !r.config.Dataplane.Carries(a) {
+				r.touchRoutes(a)
+			}
+		}
+	}
+}
+
+// route finds out what routers are told of a Service.
+func (r *routing) route(name string, now time.Time) {
+	was := r.routed[name]
+	var is routed
+	var told v1beta1.BGPAnnouncement
+	if svc := r.services[name]; svc != nil {
+		for i, a := range svc.addrs {
+			contributions := r.gate(a, slices.Contains(was.addrs, a), r.contributions(svc, a, svc.pools[i], now), now)
+			if len(contributions) == 0 {
+				continue
+			}
+			r.table.Set(announce.RouteKey{Service: name, Addr: a}, contributions)
+			is.addrs = append(is.addrs, a)
+			for _, c := range contributions {
+				told.Prefixes = append(told.Prefixes, c.Prefix.String())
+				told.Peers = append(told.Peers, c.Peers...)
+			}
+		}
+	}
+	for _, a := range was.addrs {
+		if !slices.Contains(is.addrs, a) {
+			r.table.Set(announce.RouteKey{Service: name, Addr: a}, nil)
+			delete(r.uncarried, a)
+		}
+		if len(r.byAddr[a]) == 0 {
+			delete(r.gated, a)
+		}
+	}
+	if len(is.addrs) == 0 {
+		delete(r.routed, name)
+		r.config.Report.SetBGP(name, nil)
+		return
+	}
+	r.routed[name] = is
+	slices.Sort(told.Prefixes)
+	slices.Sort(told.Peers)
+	told.Prefixes, told.Peers = slices.Compact(told.Prefixes), slices.Compact(told.Peers)
+	r.config.Report.SetBGP(name, &told)
+}
+
+// contributions returns what routers are told of an address while this node can carry it.
+func (r *routing) contributions(svc *service, a netip.Addr, pool string, now time.Time) []announce.Contribution {
+	peers := r.sessions.told6
+	if a.Is4() {
+		peers = r.sessions.told4
+	}
+	node := r.node
+	shutting := r.shutting(now)
+	if shutting && !r.leaving {
+		node.Excluded = false // for as long as that takes
+	}
+	contributions, _ := announce.Routes(svc.spec, a, pool, r.parsed.BGPAdvertisements, &node, peers)
+	if !shutting {
+		return contributions
+	}
+	var last []announce.Contribution
+	for _, c := range contributions {
+		var promised, others []string
+		for _, p := range c.Peers {
+			if r.sessions.shutdown[p] > 0 && (!r.leaving || !r.sessions.restarts[p]) {
+				promised = append(promised, p)
+			} else {
+				others = append(others, p)
+			}
+		}
+		if len(others) > 0 && r.leaving {
+			o := c
+			o.Peers = others
+			last = append(last, o)
+		}
+		if len(promised) > 0 {
+			c.Peers, c.Attributes = promised, announce.GracefulShutdown(c.Attributes)
+			last = append(last, c)
+		}
+	}
+	return last
+}
+
+// gate lets through what this node has rules for. What is announced already stays for a while without, because rules that somebody removed
+// are soon put back.
+func (r *routing) gate(a netip.Addr, before bool, contributions []announce.Contribution, now time.Time) []announce.Contribution {
+	if len(contributions) == 0 || r.config.Dataplane == nil || r.config.Dataplane.Carries(a) {
+		delete(r.gated, a)
+		delete(r.uncarried, a)
+		return contributions
+	}
+	since, known := r.uncarried[a]
+	switch {
+	case !before:
+	case !known:
+		r.uncarried[a] = now
+		return contributions
+	case now.Before(since.Add(repair)):
+		return contributions
+	default:
+		r.log.Warn("withdrawing from routers: this node has no rules for it", "address", a)
+	}
+	delete(r.uncarried, a)
+	r.gated[a] = struct{}{}
+	return nil
+}

@@ -1,0 +1,482 @@
+package speaker
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+
+	"github.com/steelyard-lb/steelyard/pkg/api/v1beta1"
+	"github.com/steelyard-lb/steelyard/pkg/bfd"
+	"github.com/steelyard-lb/steelyard/pkg/bgp"
+	"github.com/steelyard-lb/steelyard/pkg/bgp/place"
+	"github.com/steelyard-lb/steelyard/pkg/config"
+)
+
+// office is a node with routers: everything around a routing.
+type office struct {
+	*inventory
+	cfg     *config.Config
+	engine  *fakeEngine
+	gate    *addressGate
+	bfd     *fakeBFD
+	network *fakeNetwork
+	report  *fakeSessions
+	downs   *downs
+	synced  chan struct{}
+	stop    context.CancelFunc
+	done    chan struct{}
+}
+
+// inOffice runs a test with a routing of node-a, which has one peer and may announce one pool, under synctest's clock.
+func inOffice(t *testing.T, f func(*testing.T, *office)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		o := &office{
+			inventory: newInventory(func() {}),
+			engine:    &fakeEngine{changed: make(chan struct{}, 1), resets: map[string]string{}},
+			gate:      &addressGate{changed: make(chan struct{}, 1), closed: map[netip.Addr]bool{}},
+			bfd:       &fakeBFD{},
+			network:   &fakeNetwork{changed: make(chan struct{}, 1), own: []netip.Addr{netip.MustParseAddr("192.0.2.11")}},
+			report:    &fakeSessions{bgp: map[string]*v1beta1.BGPAnnouncement{}},
+			synced:    make(chan struct{}),
+			done:      make(chan struct{}),
+		}
+		o.downs = newDowns(o.engine)
+		o.cfg = &config.Config{
+			Pools:             []*config.Pool{{Name: "pool", Ranges: ranges("10.0.0.0/16", "2001:db8::/112")}},
+			BGPAdvertisements: []*config.BGPAdvertisement{{Name: "all", Pools: []string{"pool"}, Length4: 32, Length6: 128}},
+			BGPPeers:          []*config.BGPPeer{tor()},
+		}
+		o.SetNode(Node{Name: "node-a", Labels: labels.Set{"rack": "a"}})
+		r := newRouting(o.inventory, RoutingConfig{
+			Node: "node-a", NodeIP: netip.MustParseAddr("192.0.2.11"), Engine: o.engine, BFD: o.bfd, Downs: o.downs, Network: o.network,
+			Dataplane: o.gate, Report: o.report, Synced: o.synced, Log: slog.New(slog.DiscardHandler),
+		})
+		ctx, cancel := context.WithCancel(context.Background())
+		o.stop = cancel
+		o.SetConfig(o.cfg)
+		go func() {
+			defer close(o.done)
+			r.Run(ctx)
+		}()
+		defer func() {
+			cancel()
+			<-o.done
+		}()
+		f(t, o)
+	})
+}
+
+func tor() *config.BGPPeer {
+	return &config.BGPPeer{Name: "tor", Address: netip.MustParseAddr("192.0.2.1"), Port: 179, LocalASN: 64500, PeerASN: 64512}
+}
+
+// reconfigure changes a copy of the configuration.
+func (o *office) reconfigure(change func(*config.Config)) {
+	cfg := *o.cfg
+	cfg.BGPPeers, cfg.BGPAdvertisements = slices.Clone(cfg.BGPPeers), slices.Clone(cfg.BGPAdvertisements)
+	change(&cfg)
+	o.cfg = &cfg
+	o.SetConfig(&cfg)
+}
+
+func (o *office) serve(name, addr string, nodes ...string) {
+	o.SetEndpoints(name+"-1", Endpoints{Service: name, Serving: nodes, Here: 1})
+	o.SetService(Service{Name: name, Addrs: []netip.Addr{netip.MustParseAddr(addr)}})
+}
+
+// routes returns what the peer was told last, each prefix with its communities.
+func (o *office) routes(peer string) map[string][]bgp.Community {
+	synctest.Wait()
+	o.engine.mu.Lock()
+	defer o.engine.mu.Unlock()
+	routes := map[string][]bgp.Community{}
+	for _, r := range o.engine.desired.Routes {
+		for _, p := range r.Paths {
+			if slices.Contains(p.Peers, peer) {
+				routes[r.Prefix.String()] = p.Attributes.Communities
+			}
+		}
+	}
+	return routes
+}
+
+func (o *office) expect(t *testing.T, why string, want ...string) {
+	t.Helper()
+	if got := slices.Sorted(maps.Keys(o.routes("tor"))); !slices.Equal(got, want) {
+		t.Errorf("%s: the peer is told %v, want %v", why, got, want)
+	}
+}
+
+func TestRoutesFollowTheNode(t *testing.T) {
+	inOffice(t, func(t *testing.T, o *office) {
+		o.serve("default/web", "10.0.0.1", "node-b")
+		o.serve("default/none", "10.0.0.2")
+		o.expect(t, "before all objects are known")
+		close(o.synced)
+		o.expect(t, "at first", "10.0.0.1/32")
+		o.SetNode(Node{Name: "node-a", Excluded: true})
+		o.expect(t, "excluded by its label")
+		o.SetNode(Node{Name: "node-a", NetworkUnavailable: true})
+		o.expect(t, "without a network")
+		o.SetNode(Node{Name: "node-a"})
+		o.expect(t, "as it was", "10.0.0.1/32")
+		o.SetEndpoints("default/none-1", Endpoints{Service: "default/none", Serving: []string{"node-c"}})
+		o.expect(t, "with another Service that serves", "10.0.0.1/32", "10.0.0.2/32")
+		o.SetService(Service{Name: "default/web", Local: true, Addrs: []netip.Addr{netip.MustParseAddr("10.0.0.1")}})
+		o.expect(t, "without an endpoint of its own", "10.0.0.2/32")
+		if o.report.bgp["default/web"] != nil || o.report.bgp["default/none"] == nil {
+			t.Errorf("reported: %v", o.report.bgp)
+		}
+		o.DeleteService("default/none")
+		o.expect(t, "without the Service")
+	})
+}
+
+func TestRoutesWaitForRules(t *testing.T) {
+	inOffice(t, func(t *testing.T, o *office) {
+		slow := netip.MustParseAddr("10.0.0.2")
+		o.gate.close(slow)
+		o.serve("default/web", "10.0.0.1", "node-b")
+		o.serve("default/slow", "10.0.0.2", "node-b")
+		close(o.synced)
+		synctest.Wait()
+		if o.engine.synced > 0 {
+			t.Error("the engine was told before the rules were there: a restart would take routes back")
+		}
+		o.gate.open(slow)
+		o.expect(t, "with all rules", "10.0.0.1/32", "10.0.0.2/32")
+
+		o.gate.close(slow)
+		o.expect(t, "just after the rules were removed", "10.0.0.1/32", "10.0.0.2/32")
+		time.Sleep(repair + time.Second)
+		o.expect(t, "after they were not put back", "10.0.0.1/32")
+		o.gate.open(slow)
+		o.expect(t, "put back", "10.0.0.1/32", "10.0.0.2/32")
+	})
+}
+
+func TestRulesThatNeverCome(t *testing.T) {
+	inOffice(t, func(t *testing.T, o *office) {
+		o.gate.close(netip.MustParseAddr("10.0.0.2"))
+		o.serve("default/web", "10.0.0.1", "node-b")
+		o.serve("default/slow", "10.0.0.2", "node-b")
+		close(o.synced)
+		time.Sleep(carryPatience + time.Second)
+		o.expect(t, "after having waited long enough", "10.0.0.1/32")
+	})
+}
+
+// TestNothingFlaps: what does not concern a session or a route leaves them as they are.
+func TestNothingFlaps(t *testing.T) {
+	inOffice(t, func(t *testing.T, o *office) {
+		o.serve("default/web", "10.0.0.1", "node-b")
+		close(o.synced)
+		synctest.Wait()
+		before := o.engine.last()
+		o.serve("default/other", "10.0.0.2", "node-b")
+		o.reconfigure(func(c *config.Config) {
+			c.BGPPeers = append(c.BGPPeers, &config.BGPPeer{Name: "zzz", Address: netip.MustParseAddr("192.0.2.2"), Port: 179, LocalASN: 64500, PeerASN: 64513})
+			c.BGPAdvertisements[0] = &config.BGPAdvertisement{Name: "all", Pools: []string{"pool"}, Length4: 32, Length6: 128, Peers: []string{"tor"}}
+		})
+		o.SetNode(Node{Name: "node-b"})
+		synctest.Wait()
+		change := bgp.Diff(before, o.engine.last())
+		if len(change.Peers) != 1 || len(change.GonePeers) != 0 || len(change.Routes) != 1 || len(change.GoneRoutes) != 0 {
+			t.Errorf("peers %v, gone %v, routes %v, gone %v; want one new peer and one new route", change.Peers, change.GonePeers, change.Routes, change.GoneRoutes)
+		}
+		synced := o.engine.synced
+		time.Sleep(50 * time.Second)
+		if o.engine.synced != synced {
+			t.Error("the engine is told though nothing happens")
+		}
+	})
+}
+
+func TestPasswordsFromSecrets(t *testing.T) {
+	inOffice(t, func(t *testing.T, o *office) {
+		o.reconfigure(func(c *config.Config) { p := tor(); p.PasswordSecret = "tor"; c.BGPPeers = []*config.BGPPeer{p} })
+		o.serve("default/web", "10.0.0.1", "node-b")
+		close(o.synced)
+		o.expect(t, "without the Secret")
+		if s := o.report.session("tor"); s.State != refusedState || s.Reason != string(NoPassword) || !strings.Contains(s.LastError, "tor") {
+			t.Errorf("reported as %+v", s)
+		}
+		o.setPassword("", &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "tor"}, Data: map[string][]byte{"password": []byte("hidden")}})
+		o.expect(t, "with the Secret", "10.0.0.1/32")
+		if p := o.engine.last().Peers; len(p) != 1 || p[0].Password != "hidden" {
+			t.Error("the engine does not have the password")
+		}
+	})
+}
+
+func TestPeersAreFound(t *testing.T) {
+	inOffice(t, func(t *testing.T, o *office) {
+		o.reconfigure(func(c *config.Config) {
+			c.BGPPeers = []*config.BGPPeer{
+				{Name: "annotated", Annotation: "example.com/tor", Port: 179, LocalASN: 64500, PeerASN: 64512},
+				{Name: "gateway", Gateway: "IPv6", Port: 179, LocalASN: 64500, PeerASN: 64512},
+				{Name: "unnumbered", Interface: "eth7", Port: 179, LocalASN: 64500, PeerASN: 64512},
+			}
+		})
+		close(o.synced)
+		addresses := func() map[string]string {
+			synctest.Wait()
+			all := map[string]string{}
+			for _, p := range o.engine.last().Peers {
+				all[p.Name] = p.Address.String()
+			}
+			return all
+		}
+		if got := addresses(); len(got) != 0 {
+			t.Errorf("sessions with %v, which are not known", got)
+		}
+		o.SetNode(Node{Name: "node-a", Annotations: map[string]string{"example.com/tor": "192.0.2.5"}})
+		if got := addresses(); !maps.Equal(got, map[string]string{"annotated": "192.0.2.5"}) {
+			t.Errorf("sessions with %v", got)
+		}
+		o.network.set(func(n *fakeNetwork) {
+			n.gateway6 = netip.MustParseAddr("fe80::1%eth0")
+			n.neighbours = map[string]netip.Addr{"eth7": netip.MustParseAddr("fe80::7%eth7")}
+		})
+		if got := addresses(); !maps.Equal(got, map[string]string{"annotated": "192.0.2.5", "gateway": "fe80::1%eth0", "unnumbered": "fe80::7%eth7"}) {
+			t.Errorf("sessions with %v", got)
+		}
+		if p := o.engine.last().Peers; !p[2].IPv4 || !p[2].IPv6 || p[1].IPv4 {
+			t.Errorf("families: %+v", p)
+		}
+	})
+}
+
+func TestBFDEndsTheSession(t *testing.T) {
+	inOffice(t, func(t *testing.T, o *office) {
+		o.reconfigure(func(c *config.Config) {
+			p := tor()
+			p.BFD = &config.BFDProfile{Name: "quick", Transmit: 100 * time.Millisecond, Receive: 100 * time.Millisecond, Multiplier: 3}
+			c.BGPPeers = []*config.BGPPeer{p}
+		})
+		close(o.synced)
+		synctest.Wait()
+		if len(o.bfd.sessions) != 1 {
+			t.Fatalf("BFD sessions: %v", o.bfd.sessions)
+		}
+		s := o.bfd.sessions[0]
+		for _, st := range []struct {
+			status bfd.Status
+			reset  bool
+		}{
+			{bfd.Status{Session: s, State: bfd.Up}, false},
+			{bfd.Status{Session: s, State: bfd.Down, Diagnostic: bfd.NeighborSignaledDown}, false}, // the peer's AdminDown is no failure
+			{bfd.Status{Session: s, State: bfd.Up}, false},
+			{bfd.Status{Session: s, State: bfd.Down, Diagnostic: bfd.DetectionTimeExpired, Failed: true}, true},
+		} {
+			o.downs.Changed(st.status)
+			synctest.Wait()
+			if why, reset := o.engine.resets["tor"]; reset != st.reset || reset && !strings.Contains(why, "detection time") {
+				t.Errorf("after %+v: reset %t (%s)", st.status, reset, why)
+			}
+		}
+	})
+}
+
+func TestRoutersAreToldBeforeRoutesGo(t *testing.T) {
+	inOffice(t, func(t *testing.T, o *office) {
+		o.reconfigure(func(c *config.Config) {
+			promised, restarts := tor(), tor()
+			promised.ShutdownTime = 3 * time.Second
+			restarts.Name, restarts.Address, restarts.ShutdownTime, restarts.RestartTime = "zzz", netip.MustParseAddr("192.0.2.2"), 3*time.Second, time.Minute
+			c.BGPPeers = []*config.BGPPeer{promised, restarts}
+		})
+		o.serve("default/web", "10.0.0.1", "node-b")
+		close(o.synced)
+		o.expect(t, "at first", "10.0.0.1/32")
+
+		o.SetNode(Node{Name: "node-a", Excluded: true})
+		if c := o.routes("tor")["10.0.0.1/32"]; !slices.Contains(c, bgp.GracefulShutdown) {
+			t.Errorf("excluded, the peer is told %v", c)
+		}
+		time.Sleep(4 * time.Second)
+		o.expect(t, "a while after it was excluded")
+		o.SetNode(Node{Name: "node-a"})
+		if c, ok := o.routes("tor")["10.0.0.1/32"]; !ok || len(c) > 0 {
+			t.Errorf("no longer excluded, the peer is told %v (%t)", c, ok)
+		}
+
+		o.stop()
+		if c := o.routes("tor")["10.0.0.1/32"]; !slices.Contains(c, bgp.GracefulShutdown) {
+			t.Errorf("leaving, the peer is told %v", c)
+		}
+		if c, ok := o.routes("zzz")["10.0.0.1/32"]; !ok || len(c) > 0 {
+			t.Errorf("leaving, the peer that keeps routes over a restart is told %v (%t)", c, ok)
+		}
+		select {
+		case <-o.done:
+			t.Error("it left at once")
+		default:
+		}
+		time.Sleep(4 * time.Second)
+		synctest.Wait()
+		select {
+		case <-o.done:
+		default:
+			t.Error("it does not leave")
+		}
+	})
+}
+
+// addressGate is a dataplane that carries all addresses but the closed ones.
+type addressGate struct {
+	changed chan struct{}
+
+	mu     sync.Mutex
+	closed map[netip.Addr]bool
+}
+
+func (g *addressGate) Carries(a netip.Addr) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return !g.closed[a]
+}
+
+func (g *addressGate) Changed() <-chan struct{} { return g.changed }
+func (g *addressGate) SetDown([]string)         {}
+func (g *addressGate) open(a netip.Addr)        { g.set(a, false) }
+func (g *addressGate) close(a netip.Addr)       { g.set(a, true) }
+
+func (g *addressGate) set(a netip.Addr, closed bool) {
+	g.mu.Lock()
+	g.closed[a] = closed
+	g.mu.Unlock()
+	select {
+	case g.changed <- struct{}{}:
+	default:
+	}
+}
+
+// fakeEngine is a bgp.Engine that notes what it is told.
+type fakeEngine struct {
+	changed chan struct{}
+
+	mu      sync.Mutex
+	desired bgp.Desired
+	synced  int
+	resets  map[string]string
+}
+
+func (e *fakeEngine) Sync(d bgp.Desired) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.desired = d
+	e.synced++
+}
+
+func (e *fakeEngine) last() bgp.Desired {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.desired
+}
+
+func (e *fakeEngine) Reset(peer, why string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.resets[peer] = why
+}
+
+func (e *fakeEngine) Sessions() []bgp.Session  { return nil }
+func (e *fakeEngine) Changed() <-chan struct{} { return e.changed }
+
+// fakeBFD is a BFD that notes what it is told.
+type fakeBFD struct {
+	mu       sync.Mutex
+	sessions []bfd.Session
+}
+
+func (b *fakeBFD) Sync(s []bfd.Session) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.sessions = s
+}
+
+func (b *fakeBFD) Statuses() []bfd.Status { return nil }
+
+// fakeNetwork is a Network that a test changes.
+type fakeNetwork struct {
+	changed chan struct{}
+
+	mu         sync.Mutex
+	own        []netip.Addr
+	gateway6   netip.Addr
+	neighbours map[string]netip.Addr
+}
+
+func (n *fakeNetwork) set(change func(*fakeNetwork)) {
+	n.mu.Lock()
+	change(n)
+	n.mu.Unlock()
+	n.changed <- struct{}{}
+}
+
+func (n *fakeNetwork) Locate(netip.Addr, string) (place.Place, error) {
+	return place.Place{}, errors.New("no route")
+}
+
+func (n *fakeNetwork) Gateways() (v4, v6 netip.Addr) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return netip.Addr{}, n.gateway6
+}
+
+func (n *fakeNetwork) Own() []netip.Addr { return n.own }
+
+func (n *fakeNetwork) Neighbours([]string) map[string]netip.Addr {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.neighbours
+}
+
+func (n *fakeNetwork) Faults() map[string]string { return nil }
+
+func (n *fakeNetwork) Changed() <-chan struct{} { return n.changed }
+
+// fakeSessions is a RoutingReporter that keeps the latest.
+type fakeSessions struct {
+	mu       sync.Mutex
+	bgp      map[string]*v1beta1.BGPAnnouncement
+	sessions []v1beta1.BGPSessionStatus
+}
+
+func (f *fakeSessions) SetBGP(service string, a *v1beta1.BGPAnnouncement) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.bgp[service] = a
+}
+
+func (f *fakeSessions) SetSessions(all []v1beta1.BGPSessionStatus) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.sessions = all
+}
+
+func (f *fakeSessions) session(peer string) v1beta1.BGPSessionStatus {
+	synctest.Wait()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, s := range f.sessions {
+		if s.Peer == peer {
+			return s
+		}
+	}
+	return v1beta1.BGPSessionStatus{}
+}
