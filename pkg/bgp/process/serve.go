@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os/signal"
+	"runtime/debug"
 	"sync"
 	"syscall"
 	"time"
@@ -47,7 +48,7 @@ func Serve(in io.Reader, out io.Writer, engine Applier) error {
 }
 
 func serve(in io.Reader, out io.Writer, engine Applier) error {
-	s := &server{engine: engine, changes: make(chan numbered, 1), applied: make(chan uint64), failed: make(chan error, 3), ending: make(chan struct{})}
+	s := &server{engine: engine, changes: make(chan numbered, 1), applied: make(chan uint64), failed: make(chan error, 3), ending: make(chan struct{}), free: debug.FreeOSMemory}
 	applying := make(chan struct{})
 	go func() {
 		defer close(applying)
@@ -86,6 +87,7 @@ type server struct {
 	applied chan uint64
 	failed  chan error
 	ending  chan struct{}
+	free    func() // returns memory to the kernel
 
 	mu       sync.Mutex // held by Apply and Stop
 	stopping bool
@@ -142,20 +144,24 @@ func (s *server) report(out *gob.Encoder) {
 	pause := time.NewTimer(0)
 	defer pause.Stop()
 	changed := s.engine.Changed()
+	memory := trimmer{free: s.free}
 	for {
 		var r report
 		select {
 		case <-s.ending:
 			return
 		case r.Applied = <-s.applied:
+			memory.used()
 		case <-changed:
+			memory.used()
 			changed = nil
 			pause.Reset(reportPause)
 			continue
 		case <-pause.C:
 			changed = s.engine.Changed()
 			r.HasSessions = true
-		case <-every.C:
+		case now := <-every.C:
+			memory.tick(now)
 			r.HasSessions = true
 		}
 		if r.HasSessions {
@@ -166,4 +172,27 @@ func (s *server) report(out *gob.Encoder) {
 			return
 		}
 	}
+}
+
+// trimPause is the least time between two trims, which take as long as it takes to look at all memory.
+const trimPause = time.Minute
+
+// trimmer gives back the memory that loading routes and sending them took, when things are quiet again. Go does so only when the heap
+// grows once more, which in a process that has little else to do may be never: with 10,000 routes that would be a third.
+type trimmer struct {
+	free        func()
+	busy, dirty bool
+	last        time.Time
+}
+
+// used says that something happened.
+func (t *trimmer) used() { t.busy, t.dirty = true, true }
+
+// tick trims if nothing happened since the last tick, but something since the last trim.
+func (t *trimmer) tick(now time.Time) {
+	if !t.busy && t.dirty && now.Sub(t.last) >= trimPause {
+		t.free()
+		t.dirty, t.last = false, now
+	}
+	t.busy = false
 }

@@ -211,6 +211,39 @@ func TestServeEndsIfNobodyListens(t *testing.T) {
 	})
 }
 
+func TestTrimmer(t *testing.T) {
+	n := 0
+	trim := trimmer{free: func() { n++ }}
+	start := time.Now()
+	tick := 0
+	steps := []struct {
+		what  string
+		used  bool
+		ticks int
+		want  int
+	}{
+		{"nothing ever happened", false, 100, 0},
+		{"busy", true, 1, 0},
+		{"quiet", false, 1, 1},
+		{"quiet for long", false, 100, 1},
+		{"a change", true, 2, 2},
+		{"another soon after", true, 5, 2},
+		{"a minute later", false, 1, 3},
+	}
+	for _, s := range steps {
+		if s.used {
+			trim.used()
+		}
+		for range s.ticks {
+			tick++
+			trim.tick(start.Add(time.Duration(tick) * reportEvery))
+		}
+		if n != s.want {
+			t.Errorf("%s: memory was given back %d times, want %d", s.what, n, s.want)
+		}
+	}
+}
+
 func TestPack(t *testing.T) {
 	attributes := []*bgp.Attributes{nil, {}, {LocalPref: 1, Communities: []bgp.Community{{A: 1, B: 2}, {Large: true, A: 1, B: 2, C: 3}}}, {MED: 0, HasMED: true, Prepend: 3, Bandwidth: 1 << 40}}
 	addrs := []netip.Addr{{}, netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("fe80::1%eth0")}
