@@ -124,7 +124,8 @@ type Status struct {
 	Since      time.Time // when State was entered
 	Diagnostic Diagnostic
 	// Failed says that the session was up and ended because the peer could not be reached or said so. It is false when one side took the
-	// session down on purpose, which is no reason to think that the peer is gone (RFC 5882, section 4.2), and when it is up again.
+	// session down on purpose, which is no reason to think that the peer is gone (RFC 5882, section 4.2), and when it is up again. It is
+	// told more than once if other things change meanwhile; Downs tells one failure from the next.
 	Failed bool
 	// Source is the local address in use; invalid as long as nothing was sent.
 	Source netip.Addr

@@ -196,13 +196,12 @@ func TestFound(t *testing.T) {
 		{Peer: link.WithZone("eth0")}, {Peer: link.WithZone("eth1")}, {Peer: far, Multihop: true},
 	}
 	one, many, eth0, eth1 := endpoint{}, endpoint{multihop: true}, endpoint{v6: true, device: "eth0"}, endpoint{v6: true, device: "eth1"}
-	const known = -2 // the Your Discriminator of the session that is meant
 	for _, c := range []struct {
 		name        string
 		at          endpoint
 		peer, local netip.Addr
 		ttl         uint8
-		yours       int // 0, or known, or the number of a session whose discriminator it is, plus one
+		yours       int // 0, or the number of a session whose discriminator it is, plus one
 		want        int // number of the session; -1 for none
 		why         drop
 	}{
