@@ -37,7 +37,7 @@ metadata: {name: tor-v6}
 spec: {myASN: 64500, peerASN: 64512, peerAddress: "2001:db8:1::1", connectTime: 1s%[1]s}
 `
 
-const advertised = `
+const told = `
 ---
 apiVersion: steelyard.io/v1beta1
 kind: BGPAdvertisement
@@ -47,7 +47,7 @@ spec: {ipAddressPools: [routed]%s}
 
 // peer says more about the BGPPeers of routed.
 func routedBy(peer, advertisement string) string {
-	return fmt.Sprintf(routed, comma(peer)) + fmt.Sprintf(advertised, comma(advertisement))
+	return fmt.Sprintf(routed, comma(peer)) + fmt.Sprintf(told, comma(advertisement))
 }
 
 func comma(fields string) string {
@@ -208,7 +208,7 @@ spec: {communities: [{name: blue, value: "64500:7"}, {name: big, value: "large:6
 			{field, aggregate, router.Path{ASPath: "64500"}},
 			{`serviceSelectors: [{matchLabels: {tier: gold}}]`, single(addr), router.Path{ASPath: "64500"}},
 		} {
-			must(t, lab.Apply(t.Context(), fmt.Sprintf(advertised, comma(tc.fields))))
+			must(t, lab.Apply(t.Context(), fmt.Sprintf(told, comma(tc.fields))))
 			learned(t, r, tc.prefix, nodes, func(p router.Path) error {
 				if p.ASPath != tc.want.ASPath || p.MED != tc.want.MED || !sameWords(p.Communities, tc.want.Communities) {
 					return fmt.Errorf("with %q, want %+v", tc.fields, tc.want)
@@ -219,11 +219,11 @@ spec: {communities: [{name: blue, value: "64500:7"}, {name: big, value: "large:6
 				nextHops(t, r, single(addr))
 			}
 		}
-		must(t, lab.Apply(t.Context(), fmt.Sprintf(advertised, comma("serviceSelectors: [{matchLabels: {tier: silver}}]"))))
+		must(t, lab.Apply(t.Context(), fmt.Sprintf(told, comma("serviceSelectors: [{matchLabels: {tier: silver}}]"))))
 		nextHops(t, r, single(addr))
 		update(t, "attributes", func(s *corev1.Service) { s.Labels["tier"] = "silver" })
 		nextHops(t, r, single(addr), nodes...)
-		must(t, lab.Apply(t.Context(), fmt.Sprintf(advertised, "")))
+		must(t, lab.Apply(t.Context(), fmt.Sprintf(told, "")))
 	})
 }
 
@@ -280,12 +280,12 @@ func TestPeersAndNodesAreSelected(t *testing.T) {
 		label(t, "node-3", "rack", "a")
 		nextHops(t, r, single(addr), "node-1", "node-3")
 
-		must(t, lab.Apply(t.Context(), fmt.Sprintf(advertised, ", nodeSelectors: [{matchLabels: {kubernetes.io/hostname: node-3}}]")))
+		must(t, lab.Apply(t.Context(), fmt.Sprintf(told, ", nodeSelectors: [{matchLabels: {kubernetes.io/hostname: node-3}}]")))
 		nextHops(t, r, single(addr), "node-3")
 		other := map[string]string{"IPv4": "tor-v6", "IPv6": "tor-v4"}[f.name]
-		must(t, lab.Apply(t.Context(), fmt.Sprintf(advertised, ", peers: ["+other+"]")))
+		must(t, lab.Apply(t.Context(), fmt.Sprintf(told, ", peers: ["+other+"]")))
 		nextHops(t, r, single(addr))
-		must(t, lab.Apply(t.Context(), fmt.Sprintf(advertised, "")))
+		must(t, lab.Apply(t.Context(), fmt.Sprintf(told, "")))
 		nextHops(t, r, single(addr), "node-1", "node-3")
 		unlabel(t, "node-1", "rack")
 		unlabel(t, "node-3", "rack")
@@ -339,7 +339,7 @@ spec: {ipAddressPools: [routed]}
 		nextHops(t, r, single(addr), nodes...)
 		must(t, lab.Apply(t.Context(), l2))
 		owner(t, addr)
-		must(t, lab.Remove(t.Context(), fmt.Sprintf(advertised, "")))
+		must(t, lab.Remove(t.Context(), fmt.Sprintf(told, "")))
 		nextHops(t, r, single(addr))
 		owner(t, addr)
 	})

@@ -156,6 +156,15 @@ func TestServiceSelectors(t *testing.T) {
 	})
 }
 
+// rollOut replaces all speakers, one after the other.
+func rollOut(t *testing.T) {
+	t.Helper()
+	for _, args := range [][]string{{"restart", "daemonset/steelyard-speaker"}, {"status", "daemonset/steelyard-speaker", "--timeout=180s"}} {
+		_, err := lab.Kubectl(t.Context(), append([]string{"rollout", "-n", "steelyard-system"}, args...)...)
+		must(t, err)
+	}
+}
+
 func TestRolloutLeavesNoGap(t *testing.T) {
 	eachFamily(t, func(t *testing.T, f family) {
 		create(t, lbService("rollout", f))
@@ -163,10 +172,7 @@ func TestRolloutLeavesNoGap(t *testing.T) {
 		owner(t, addr)
 		carriedEverywhere(t, addr)
 		stream := traffic.Start(clientHost(), port7000(addr), 20*time.Millisecond)
-		for _, args := range [][]string{{"restart", "daemonset/steelyard-speaker"}, {"status", "daemonset/steelyard-speaker", "--timeout=180s"}} {
-			_, err := lab.Kubectl(t.Context(), append([]string{"rollout", "-n", "steelyard-system"}, args...)...)
-			must(t, err)
-		}
+		rollOut(t)
 		owner(t, addr)
 		result := stream.Stop()
 		t.Log(result)

@@ -79,7 +79,7 @@ router bgp 64512
 	learns(t, drops, false, 10000)
 	fmt.Println("took", time.Since(begin))
 	fmt.Println("4 peers, 10000 routes", rss(c.pid()))
-	time.Sleep(12 * time.Second)
+	time.Sleep(35 * time.Second)
 	fmt.Println("later", rss(c.pid()))
 	for i := range 20 {
 		c.Sync(bgp.Desired{RouterID: addr4("node"), Peers: all, Routes: hostRoutes(10000-i-1, "a", "b", "c", "d")})
