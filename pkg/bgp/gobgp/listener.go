@@ -56,8 +56,13 @@ func (s *Server) listen(p *bgp.Peer) error {
 		}
 		config := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
 			return control(c, func(fd int) error {
-				if key.device == "" {
-					return nil
+				// A router with GTSM wants the first answer, too, to come from near; which router it is, turns out later.
+				level, option := unix.IPPROTO_IP, unix.IP_TTL
+				if key.v6 {
+					level, option = unix.IPPROTO_IPV6, unix.IPV6_UNICAST_HOPS
+				}
+				if err := unix.SetsockoptInt(fd, level, option, routerTTL); err != nil || key.device == "" {
+					return err
 				}
 				return unix.BindToDevice(fd, key.device)
 			})
