@@ -41,6 +41,8 @@ func TestMain(m *testing.M) {
 		select {}
 	case "together":
 		speakerAndEngine()
+	case "speaker":
+		speaker()
 	}
 	os.Exit(3)
 }

@@ -3,6 +3,7 @@ package process
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -228,6 +229,39 @@ func speakerAndEngine() {
 	time.Sleep(patience) // answering ARP requests, say
 	note(entry{Kind: "survived"})
 	os.Exit(0)
+}
+
+// speaker is a program that has its engine in a child.
+func speaker() {
+	if err := os.Setenv(childMode, "engine"); err != nil {
+		panic(err)
+	}
+	e := Start(context.Background(), Config{Command: []string{os.Args[0]}, Log: slog.Default()})
+	e.Sync(bgp.Desired{RouterID: routerID, Peers: peers("a"), Routes: routes(3, "a")})
+	select {}
+}
+
+// TestKilledSpeaker: nothing is left behind that holds the sessions, which the next speaker needs.
+func TestKilledSpeaker(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "journal")
+	command := exec.Command(os.Args[0])
+	command.Env = append(os.Environ(), childMode+"=speaker", journal+"="+path)
+	if err := command.Start(); err != nil {
+		t.Fatal(err)
+	}
+	await(t, path, 1, "is told everything", applied(3, 1))
+	if err := command.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = command.Wait()
+	last := await(t, path, 1, "has stopped its sessions", func(e entry) bool { return e.Kind == "stopped" })
+	eventually(t, "the child is gone", func() bool { return syscall.Kill(last.PID, 0) != nil || zombie(last.PID) })
+}
+
+// zombie says that a process has ended and only its parent does not know yet.
+func zombie(pid int) bool {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	return err != nil || strings.Contains(string(b), ") Z ")
 }
 
 func stringOf(v any) string {
