@@ -13,7 +13,7 @@ import (
 
 // birdBFD is BIRD's configuration of sessions with these addresses.
 func birdBFD(interval string, neighbours ...string) string {
-	config := "router id 192.0.2.3;\nprotocol device {}\nprotocol bfd fast {\n interface \"eth0\" { interval " + interval + "; multiplier 3; };\n"
+	config := "router id 192.0.2.3;\nprotocol device {}\nprotocol bfd fast {\n interface \"eth0\" { interval " + interval + "; multiplier 20; };\n"
 	for _, n := range neighbours {
 		config += " neighbor " + n + ";\n"
 	}
@@ -49,16 +49,16 @@ func TestBFDWithBIRD(t *testing.T) {
 	peers := []netip.Addr{addr4("bird"), addr6("bird"), linkLocal(t, "bird").WithZone("eth0")}
 	var sessions []bfd.Session
 	for _, p := range peers {
-		sessions = append(sessions, fast(p))
+		sessions = append(sessions, steady(p))
 	}
 	d := newDetector(t, sessions...)
 	d.up(peers...)
 	for _, a := range []netip.Addr{addr4("node"), addr6("node"), own} {
-		birdSays(t, b, a, "Up", "0.100", "0.300")
+		birdSays(t, b, a, "Up", "0.100", "2.000")
 	}
 	eventually(t, "our side to know BIRD's timers", func() error {
 		for _, s := range d.Statuses() {
-			if s.DetectionTime != 300*time.Millisecond || s.TransmitInterval != 100*time.Millisecond || s.LastError != "" {
+			if s.DetectionTime != 2*time.Second || s.TransmitInterval != 100*time.Millisecond || s.LastError != "" {
 				return fmt.Errorf("it says %+v", s)
 			}
 		}
@@ -68,12 +68,12 @@ func TestBFDWithBIRD(t *testing.T) {
 	if err := b.Configure(t.Context(), birdBFD("400 ms", neighbours...)); err != nil {
 		t.Fatal(err)
 	}
-	birdSays(t, b, addr4("node"), "Up", "0.400", "1.200")
+	birdSays(t, b, addr4("node"), "Up", "0.400", "8.000")
 	for i := range sessions {
 		sessions[i].Transmit, sessions[i].Receive = 600*time.Millisecond, 600*time.Millisecond
 	}
 	d.Sync(sessions)
-	birdSays(t, b, addr4("node"), "Up", "0.600", "1.800")
+	birdSays(t, b, addr4("node"), "Up", "0.600", "12.000")
 	if err := b.Configure(t.Context(), birdBFD("50 ms", neighbours...)); err != nil {
 		t.Fatal(err)
 	}
@@ -81,7 +81,7 @@ func TestBFDWithBIRD(t *testing.T) {
 		sessions[i].Transmit, sessions[i].Receive = 50*time.Millisecond, 50*time.Millisecond
 	}
 	d.Sync(sessions)
-	birdSays(t, b, addr4("node"), "Up", "0.050", "0.150")
+	birdSays(t, b, addr4("node"), "Up", "0.050", "1.000")
 	if d.downs() > 0 {
 		t.Errorf("sessions were lost: %+v", d.Statuses())
 	}

@@ -145,9 +145,20 @@ func fast(peer netip.Addr) bfd.Session {
 	return bfd.Session{Peer: peer, Transmit: 100 * time.Millisecond, Receive: 100 * time.Millisecond, Multiplier: 3}
 }
 
-// frrSession is FRR's side of a fast session; peer may be followed by options.
-func frrSession(peer string) string {
-	return "bfd\n peer " + peer + "\n  transmit-interval 100\n  receive-interval 100\n  detect-multiplier 3\n exit\nexit\n"
+// steady is a session with 20 times 100 ms, that a busy machine does not end.
+func steady(peer netip.Addr) bfd.Session {
+	s := fast(peer)
+	s.Multiplier = 20
+	return s
+}
+
+// frrFast and frrSteady are FRR's side of those; peer may be followed by options.
+func frrFast(peer string) string { return frrSession(peer, 100, 3) }
+
+func frrSteady(peer string) string { return frrSession(peer, 100, 20) }
+
+func frrSession(peer string, milliseconds, multiplier int) string {
+	return fmt.Sprintf("bfd\n peer %s\n  transmit-interval %d\n  receive-interval %d\n  detect-multiplier %d\n exit\nexit\n", peer, milliseconds, milliseconds, multiplier)
 }
 
 // frrSays waits until FRR's session with a peer is as ok wants it.
