@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -28,6 +29,7 @@ const (
 func init() {
 	if os.Getenv(burnEnv) != "" {
 		for {
+			runtime.Gosched() // to nobody: the loop never rests
 		}
 	}
 	if peer := os.Getenv(bfdChildEnv); peer != "" {

@@ -1,6 +1,7 @@
 package bfd
 
 import (
+	"math/rand/v2"
 	"net/netip"
 	"time"
 )
@@ -25,7 +26,10 @@ func (s *Speaker) receive(now time.Time, r *received) {
 		x.closePath()
 	}
 	x.in++
-	x.recv(now, &r.packet)
+	ups := x.ups
+	if x.recv(now, &r.packet); x.ups > ups {
+		x.lastError = "" // whatever it was, it no longer stands in the way
+	}
 	s.look(now, x)
 }
 
@@ -91,13 +95,18 @@ func (s *Speaker) send(now time.Time, x *session, p packet) {
 		if !local.IsValid() {
 			local = x.learnt
 		}
+		if x.port == 0 {
+			x.port = s.freePort()
+		}
 		var err error
 		if x.path, err = s.network.open(x.config, local, x.port); err != nil {
 			x.path, x.learnt = nil, netip.Addr{}
 			x.note(now, err.Error())
 			return
 		}
+		delete(s.ports, x.port)
 		x.opened, x.port = now, x.path.source().Port()
+		s.ports[x.port] = true
 	}
 	s.buffer = p.append(s.buffer[:0])
 	if err := x.path.send(s.buffer); err != nil {
@@ -111,6 +120,24 @@ func (s *Speaker) send(now time.Time, x *session, p packet) {
 	if x.lastError != "" && now.Sub(x.erred) >= errorAge {
 		x.lastError = ""
 	}
+}
+
+// Source ports are from the range that RFC 5881, section 4, allows; portTries is how many are tried until one is found that is free.
+const (
+	firstPort, lastPort = 49152, 65535
+	portTries           = 64
+)
+
+func randomPort() uint16 { return firstPort + uint16(rand.IntN(lastPort-firstPort+1)) }
+
+// freePort returns a port that no other session has, if there are not so many of them that it would take long to find.
+func (s *Speaker) freePort() uint16 {
+	port := randomPort()
+	for n := 1; s.ports[port] && n < portTries; n++ {
+		port = randomPort()
+	}
+	s.ports[port] = true
+	return port
 }
 
 func (x *session) note(now time.Time, problem string) {

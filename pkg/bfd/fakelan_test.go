@@ -80,9 +80,6 @@ func (h *fakeHost) open(s Session, local netip.Addr, port uint16) (path, error) 
 	if !local.IsValid() {
 		local = h.addr
 	}
-	if port == 0 {
-		port = 50000
-	}
 	return &fakePath{h, s, netip.AddrPortFrom(local, port)}, nil
 }
 

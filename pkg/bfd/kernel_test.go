@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -268,7 +269,7 @@ func TestKernelAllocatesNothing(t *testing.T) {
 			if failed := k.listen(map[endpoint]bool{e: true}); len(failed) > 0 {
 				return failed[e]
 			}
-			p, err := k.open(Session{Peer: peer}, netip.Addr{}, 0)
+			p, err := k.open(Session{Peer: peer}, netip.Addr{}, firstPort)
 			if err != nil {
 				return err
 			}
@@ -300,7 +301,7 @@ func TestDrain(t *testing.T) {
 		defer k.close()
 		e := Session{Peer: peer}.key().endpoint()
 		k.listen(map[endpoint]bool{e: true})
-		p, err := k.open(Session{Peer: peer}, netip.Addr{}, 0)
+		p, err := k.open(Session{Peer: peer}, netip.Addr{}, firstPort)
 		if err != nil {
 			return err
 		}
@@ -323,4 +324,39 @@ func TestDrain(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// TestThousandsInTheKernel has 2,000 sessions with itself, on the loopback interface.
+func TestThousandsInTheKernel(t *testing.T) {
+	here, _ := newBoxes(t)
+	pairs := func(n int) (sessions []Session) {
+		for i := range n {
+			a, b := netip.AddrFrom4([4]byte{127, 1, byte(i >> 8), byte(i)}), netip.AddrFrom4([4]byte{127, 2, byte(i >> 8), byte(i)})
+			for _, s := range []Session{{Peer: a, Local: b}, {Peer: b, Local: a}} {
+				s.Transmit, s.Receive, s.Multiplier = time.Second, time.Second, 20
+				sessions = append(sessions, s)
+			}
+		}
+		return sessions
+	}
+	s := here.speak(pairs(1)...)
+	eventually(t, s, isUp)
+	before := runtime.NumGoroutine()
+	s.Sync(pairs(1000))
+	eventually(t, s, isUp)
+	if after := runtime.NumGoroutine(); after > before {
+		t.Errorf("there are %d goroutines for 2 sessions, and %d for 2000", before, after)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ports := map[uint16]bool{}
+	for _, x := range s.sessions {
+		ports[x.port] = true
+		if x.downs > 0 {
+			t.Errorf("%+v", x.machine)
+		}
+	}
+	if len(ports) != 2000 || len(s.ports) != 2000 {
+		t.Errorf("they have %d source ports, %d are taken", len(ports), len(s.ports))
+	}
 }

@@ -6,7 +6,7 @@ import "net/netip"
 type network interface {
 	// listen receives packets at exactly these endpoints, and tells which of them it can't, and why. It is idempotent.
 	listen(map[endpoint]bool) map[endpoint]error
-	// open returns a way to a session's peer. Port is the source port to use if it is free, 0 for any.
+	// open returns a way to a session's peer, from this port or, if that is not free, from another.
 	open(s Session, local netip.Addr, port uint16) (path, error)
 	// drain passes on what has come to the endpoints and was not yet put in the inbox.
 	drain(func(*received))

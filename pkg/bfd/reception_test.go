@@ -39,9 +39,6 @@ func (n *recorder) open(s Session, local netip.Addr, port uint16) (path, error) 
 	if !local.IsValid() {
 		local = own
 	}
-	if port == 0 {
-		port = uint16(50000 + len(n.paths))
-	}
 	p := &recordedPath{n, s, netip.AddrPortFrom(local, port), false}
 	n.paths = append(n.paths, p)
 	return p, nil

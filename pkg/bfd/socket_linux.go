@@ -3,17 +3,12 @@ package bfd
 import (
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net/netip"
 
 	"golang.org/x/sys/unix"
 )
 
 const (
-	// Source ports are from the range that RFC 5881, section 4, allows.
-	firstPort, lastPort = 49152, 65535
-	// portTries is how many of them are tried until one is found that is free.
-	portTries = 64
 	// trafficClass is DSCP CS6, which networks keep for what holds them together.
 	trafficClass = 0xc0
 	// priority has the packets sent before others by this node's queueing disciplines; more would need a privilege.
@@ -100,7 +95,7 @@ func openPath(s Session, local netip.Addr, port uint16) (*socketPath, error) {
 	return p, nil
 }
 
-// bindSource binds to the address, invalid for any, and to the port if that is not 0 and free, or else to one of those allowed.
+// bindSource binds to the address, invalid for any, and to the port or, if that is not free, to another.
 func bindSource(fd int, peer, local netip.Addr, zone uint32, port uint16) error {
 	if !local.IsValid() {
 		local = netip.IPv4Unspecified()
@@ -110,13 +105,10 @@ func bindSource(fd int, peer, local netip.Addr, zone uint32, port uint16) error 
 	}
 	var err error
 	for range portTries {
-		if port == 0 {
-			port = firstPort + uint16(rand.IntN(lastPort-firstPort+1))
-		}
 		if err = unix.Bind(fd, socketAddress(local.Unmap(), port, zone)); !errors.Is(err, unix.EADDRINUSE) {
 			return err
 		}
-		port = 0
+		port = randomPort()
 	}
 	return err
 }

@@ -46,6 +46,7 @@ type Speaker struct {
 	mu              sync.Mutex
 	sessions        map[key]*session
 	byDiscriminator map[uint32]*session
+	ports           map[uint16]bool // that sessions send from
 	due             schedule
 	endpoints       map[endpoint]int // how many sessions each of them is for
 	deaf            map[endpoint]error
@@ -62,7 +63,7 @@ type session struct {
 	path   path // nil: to be opened
 	opened time.Time
 	learnt netip.Addr // where the peer sends to, if not configured
-	port   uint16     // a session has one source port for its whole life (RFC 5881, section 4)
+	port   uint16     // a session has one source port for its whole life, and to itself (RFC 5881, section 4); 0: not chosen
 
 	in, out   uint64
 	lastError string
@@ -82,6 +83,7 @@ func New(c Config) *Speaker {
 		wake:            make(chan struct{}, 1),
 		sessions:        map[key]*session{},
 		byDiscriminator: map[uint32]*session{},
+		ports:           map[uint16]bool{},
 		endpoints:       map[endpoint]int{},
 	}
 	if s.log == nil {
@@ -150,6 +152,7 @@ func (s *Speaker) remove(now time.Time, x *session) {
 	s.due.remove(x)
 	delete(s.sessions, x.key)
 	delete(s.byDiscriminator, x.discriminator)
+	delete(s.ports, x.port)
 	e := x.key.endpoint()
 	if s.endpoints[e]--; s.endpoints[e] == 0 {
 		delete(s.endpoints, e)

@@ -194,8 +194,8 @@ func TestThousands(t *testing.T) {
 			}
 			a.Sync(nil)
 			wait(time.Second)
-			if len(a.sessions)+len(a.byDiscriminator)+len(a.due)+len(a.endpoints) != 0 {
-				t.Errorf("there remain %d sessions, %d discriminators, %d timers, %d endpoints", len(a.sessions), len(a.byDiscriminator), len(a.due), len(a.endpoints))
+			if len(a.sessions)+len(a.byDiscriminator)+len(a.due)+len(a.endpoints)+len(a.ports) != 0 {
+				t.Errorf("there remain %d sessions, %d discriminators, %d timers, %d endpoints, %d ports", len(a.sessions), len(a.byDiscriminator), len(a.due), len(a.endpoints), len(a.ports))
 			}
 		})
 		return n
