@@ -93,7 +93,7 @@ func (l *link) toRouter(m []byte) error {
 // hint says more about a NOTIFICATION of ours.
 func (l *link) hint(m []byte) string {
 	if len(m) >= headerLength+2 && m[headerLength] == packet.BGP_ERROR_OPEN_MESSAGE_ERROR && m[headerLength+1] == packet.BGP_ERROR_SUB_BAD_PEER_AS {
-		return fmt.Sprintf(": the router's ASN is %d", l.opened.asn)
+		return fmt.Sprintf(": the router's ASN is %d", l.session.routerASN())
 	}
 	return ""
 }

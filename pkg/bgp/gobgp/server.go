@@ -79,6 +79,9 @@ func (s *Server) Apply(c bgp.Change) error {
 	if s.isStopped() {
 		return errors.New("the BGP engine was stopped")
 	}
+	if !c.RouterID.Is4() {
+		return fmt.Errorf("the router ID %v is not an IPv4 address", c.RouterID)
+	}
 	if s.engine == nil {
 		if err := s.start(); err != nil {
 			return err
@@ -239,8 +242,12 @@ func (s *Server) Stop() {
 	s.applying.Lock()
 	defer s.applying.Unlock()
 	s.mu.Lock()
+	stopped := s.stopped
 	s.stopped = true
 	s.mu.Unlock()
+	if stopped {
+		return
+	}
 	var all sync.WaitGroup
 	for _, session := range s.all() {
 		all.Go(func() { session.stop(session.goodbye(cease(ceaseShutdown, ""))) })

@@ -42,17 +42,18 @@ type session struct {
 	cancel   context.CancelFunc
 	done     chan struct{}
 
-	mu          sync.Mutex
-	peer        bgp.Peer
-	interrupt   context.CancelFunc // ends an attempt to connect
-	link        *link              // nil without a connection
-	state       bgp.State
-	since       time.Time // when the session came up or went down
-	lastError   string
-	local       netip.Addr
-	said        open // the router's OPEN message
-	established time.Time
-	counters    bgp.Counters
+	mu           sync.Mutex
+	peer         bgp.Peer
+	interrupt    context.CancelFunc // ends an attempt to connect
+	link         *link              // nil without a connection
+	state        bgp.State
+	since        time.Time // when the session came up or went down
+	lastError    string
+	local        netip.Addr
+	said         open // the router's OPEN message
+	told4, told6 bool // the families that are announced
+	established  time.Time
+	counters     bgp.Counters
 }
 
 func newSession(s *Server, p bgp.Peer, address netip.Addr) *session {
@@ -203,6 +204,9 @@ func (s *session) run(ctx context.Context) {
 
 // connect returns a connection to the router, or that it made to us.
 func (s *session) connect(ctx context.Context, p *bgp.Peer) (*net.TCPConn, error) {
+	if !p.IPv4 && !p.IPv6 {
+		return nil, errors.New("the peer is told routes of neither family") // GoBGP would choose one
+	}
 	if !p.Passive {
 		return dial(ctx, p)
 	}
@@ -311,14 +315,20 @@ func (s *session) opened(l *link, o open) (refusal []byte, why string) {
 		return notification(packet.BGP_ERROR_OPEN_MESSAGE_ERROR, packet.BGP_ERROR_SUB_BAD_PEER_AS),
 			fmt.Sprintf("the router's ASN is %d, which is this node's, too: that is not an external peer", o.asn)
 	}
-	if _, err := s.setNextHops(l, &p, o); err != nil {
-		return cease(ceaseShutdown, ""), fmt.Sprintf("set next hops: %v", err)
-	}
 	s.mu.Lock()
 	s.said = o
 	s.mu.Unlock()
+	if _, err := s.setNextHops(l, &p, o); err != nil {
+		return cease(ceaseShutdown, ""), fmt.Sprintf("set next hops: %v", err)
+	}
 	s.enter(bgp.OpenConfirm)
 	return nil, ""
+}
+
+func (s *session) routerASN() uint32 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.said.asn
 }
 
 // silent is called when the router has taken its time.
@@ -336,7 +346,8 @@ func (s *session) silent(l *link) {
 	s.fail(fmt.Sprintf("the router takes the connection but says nothing: %s", hint))
 }
 
-// setNextHops says what the router is told to send packets to.
+// setNextHops says what the router is told to send packets to. A family for which there is nothing to say is not announced. It returns
+// whether anything differs.
 func (s *session) setNextHops(l *link, p *bgp.Peer, o open) (bool, error) {
 	local := localAddress(l.router).WithZone("")
 	v4, v6 := p.NextHop4, p.NextHop6
@@ -347,6 +358,16 @@ func (s *session) setNextHops(l *link, p *bgp.Peer, o open) (bool, error) {
 		if !v4.IsValid() && o.extended {
 			v4 = local // RFC 8950
 		}
+	}
+	s.mu.Lock()
+	s.told4, s.told6 = p.IPv4 && o.v4 && v4.IsValid(), p.IPv6 && o.v6 && v6.IsValid()
+	s.mu.Unlock()
+	switch {
+	case p.IPv4 && o.v4 && !v4.IsValid():
+		s.fail(fmt.Sprintf("IPv4 routes are not announced: this node has no IPv4 address on the network of %v, and the router does not take "+
+			"IPv6 next hops for them (RFC 8950, extended next hop)", p.Address))
+	case p.IPv6 && o.v6 && !v6.IsValid():
+		s.fail(fmt.Sprintf("IPv6 routes are not announced: this node has no IPv6 address on the network of %v", p.Address))
 	}
 	return s.server.table.nextHops(s.address, v4, v6)
 }
@@ -414,10 +435,10 @@ func (s *session) status() bgp.Session {
 		}
 	}
 	if s.state == bgp.Established {
-		if s.peer.IPv4 && s.said.v4 {
+		if s.told4 {
 			out.Announced += v4
 		}
-		if s.peer.IPv6 && s.said.v6 {
+		if s.told6 {
 			out.Announced += v6
 		}
 	}
