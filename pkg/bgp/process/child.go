@@ -1,6 +1,7 @@
 package process
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -102,15 +103,19 @@ func (e *Engine) child(ctx context.Context, restarting bool) (told bool, err err
 		return told, nil
 	case ended != nil:
 		failure.report(log)
-		return told, errors.New(describe(ended, failure))
+		why := describe(ended, failure)
+		if !errors.Is(err, errEnded) {
+			why += ", after: " + err.Error()
+		}
+		return told, errors.New(why)
 	}
 	return told, err
 }
 
 // describe says how a process ended and, if it said so, why.
 func describe(ended error, t trace) string {
-	if t.cause == "" {
-		return ended.Error()
+	if why := cmp.Or(t.cause, t.lastError); why != "" {
+		return fmt.Sprintf("%v: %s", ended, why)
 	}
-	return fmt.Sprintf("%v: %s", ended, t.cause)
+	return ended.Error()
 }

@@ -34,11 +34,11 @@ func TestMain(m *testing.M) {
 		os.Exit(0)
 	case "deaf": // reads nothing, says nothing
 		note(entry{Kind: "started"})
-		select {}
+		time.Sleep(time.Hour)
 	case "babbler": // says what is no report
 		note(entry{Kind: "started"})
-		fmt.Println("neighbor 192.0.2.1 Up")
-		select {}
+		fmt.Println(strings.Repeat("neighbor 192.0.2.1 Up\n", 100))
+		time.Sleep(time.Hour)
 	case "together":
 		speakerAndEngine()
 	case "speaker":

@@ -24,6 +24,7 @@ type Config struct {
 // and told everything.
 type Engine struct {
 	config  Config
+	began   time.Time
 	wake    chan struct{} // desired or resets have changed
 	changed chan struct{}
 	ended   chan struct{}
@@ -55,7 +56,7 @@ func Start(ctx context.Context, c Config) *Engine {
 
 func newEngine(c Config) *Engine {
 	return &Engine{
-		config: c, wake: make(chan struct{}, 1), changed: make(chan struct{}, 1), ended: make(chan struct{}),
+		config: c, began: time.Now(), wake: make(chan struct{}, 1), changed: make(chan struct{}, 1), ended: make(chan struct{}),
 		resets: map[string]string{}, sessions: map[string]bgp.Session{}, failures: map[string]failure{},
 	}
 }
@@ -94,7 +95,10 @@ func (e *Engine) Sessions() []bgp.Session {
 		s, said := e.sessions[p.Name]
 		f := e.failures[p.Name]
 		if !said {
-			s = bgp.Session{Peer: p.Name, State: bgp.Idle, Since: f.when}
+			s = bgp.Session{Peer: p.Name, State: bgp.Idle, Since: e.began}
+			if f.why != "" {
+				s.Since = f.when
+			}
 		}
 		if s.LastError == "" {
 			s.LastError = f.why

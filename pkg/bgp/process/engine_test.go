@@ -131,6 +131,9 @@ func TestFailingChild(t *testing.T) {
 	e.Sync(bgp.Desired{RouterID: routerID, Peers: peers("fails")})
 	await(t, path, 3, "is started", func(e entry) bool { return e.Kind == "started" })
 	await(t, path, 1, "has stopped its sessions", func(e entry) bool { return e.Kind == "stopped" })
+	if s := e.Sessions(); !strings.Contains(s[0].LastError, "no memory for peer fails") {
+		t.Errorf("the session tells %q", s[0].LastError)
+	}
 }
 
 func TestChildThatReadsNothing(t *testing.T) {
@@ -149,6 +152,9 @@ func TestChildThatReadsNothing(t *testing.T) {
 	if took := time.Since(begin); took > 5*time.Second {
 		t.Errorf("1000 calls took %v: they wait for the child", took)
 	}
+	if n := len(entries(t, path)); n != 1 {
+		t.Errorf("%d children were started: this one was not deaf", n)
+	}
 	begin = time.Now()
 	stop()
 	if took := time.Since(begin); took > patience {
@@ -160,6 +166,9 @@ func TestChildThatBabbles(t *testing.T) {
 	e, path, _, _ := start(t, "babbler")
 	e.Sync(bgp.Desired{RouterID: routerID, Peers: peers("a")})
 	await(t, path, 2, "is started", func(e entry) bool { return e.Kind == "started" })
+	if s := e.Sessions(); !strings.Contains(s[0].LastError, "gob: ") {
+		t.Errorf("the session tells %q", s[0].LastError)
+	}
 }
 
 func TestNoProgram(t *testing.T) {

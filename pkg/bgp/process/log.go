@@ -17,6 +17,8 @@ import (
 type trace struct {
 	cause string // its first line
 	text  string
+	// lastError is the last error that the process logged itself.
+	lastError string
 }
 
 // traceLimit is how much of a trace is kept: the goroutine that panicked comes first.
@@ -49,30 +51,34 @@ func relay(stderr io.Reader, log *slog.Logger) trace {
 			}
 		case strings.HasPrefix(line, "panic: "), strings.HasPrefix(line, "fatal error: "), strings.HasPrefix(line, "runtime: "), strings.HasPrefix(line, "SIG"):
 			t.cause = line
-		case !pass(log, b) && line != "":
-			log.Warn(line)
+		default:
+			level, message, ok := pass(log, b)
+			if ok && level >= slog.LevelError {
+				t.lastError = message
+			} else if !ok && line != "" {
+				log.Warn(line)
+			}
 		}
 		rest = more
 	}
 }
 
 // pass logs a record as the child did, and returns false if line is none.
-func pass(log *slog.Logger, line []byte) bool {
+func pass(log *slog.Logger, line []byte) (level slog.Level, message string, ok bool) {
 	var fields map[string]any
 	decoder := json.NewDecoder(bytes.NewReader(line))
 	decoder.UseNumber() // an ASN is no 4.2e+09
 	if decoder.Decode(&fields) != nil {
-		return false
+		return 0, "", false
 	}
-	var level slog.Level
 	text, _ := fields[slog.LevelKey].(string)
-	message, ok := fields[slog.MessageKey].(string)
+	message, ok = fields[slog.MessageKey].(string)
 	if level.UnmarshalText([]byte(text)) != nil || !ok {
-		return false
+		return 0, "", false
 	}
 	ctx := context.Background()
 	if !log.Enabled(ctx, level) {
-		return true
+		return level, message, true
 	}
 	when, _ := fields[slog.TimeKey].(string)
 	at, err := time.Parse(time.RFC3339Nano, when)
@@ -85,7 +91,7 @@ func pass(log *slog.Logger, line []byte) bool {
 	}
 	record.AddAttrs(attributes(fields)...)
 	_ = log.Handler().Handle(ctx, record)
-	return true
+	return level, message, true
 }
 
 func attributes(fields map[string]any) []slog.Attr {

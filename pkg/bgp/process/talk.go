@@ -15,8 +15,10 @@ import (
 // changed any more is worse than none, but peers lose routes when it is killed: so this is far above what a busy machine takes.
 const silence = 60 * time.Second
 
-// errSilent is a child that hangs.
-var errSilent = fmt.Errorf("no answer for %v", silence)
+var (
+	errSilent = fmt.Errorf("no answer for %v", silence)
+	errEnded  = errors.New("it ended")
+)
 
 // talk tells the child what is desired and notes what it says, until the child fails, or there are no peers any more, or ctx is done. For
 // the last two it returns nil, after the child has done what was desired. It also returns whether it told the child anything. One change
@@ -60,7 +62,7 @@ func (e *Engine) talk(ctx context.Context, in io.Reader, out io.Writer, restarti
 			watchdog.Reset(stopPatience)
 		case err := <-failed:
 			if errors.Is(err, io.EOF) {
-				err = errors.New("it ended")
+				err = errEnded
 			}
 			return t.number > 0, err
 		case r := <-reports:
