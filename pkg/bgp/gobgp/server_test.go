@@ -1,0 +1,357 @@
+package gobgp
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/osrg/gobgp/v4/api"
+	packet "github.com/osrg/gobgp/v4/pkg/packet/bgp"
+
+	"github.com/steelyard-lb/steelyard/pkg/bgp"
+)
+
+// fakeRouter says what a test wants it to; what it is told, it reads with GoBGP's parser.
+type fakeRouter struct {
+	*net.TCPListener
+	t *testing.T
+}
+
+func newFakeRouter(t *testing.T) *fakeRouter {
+	t.Helper()
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return &fakeRouter{TCPListener: l.(*net.TCPListener), t: t}
+}
+
+func (r *fakeRouter) peer(name string) bgp.Peer {
+	return bgp.Peer{
+		Name: name, Address: netip.MustParseAddr("127.0.0.1"), Port: r.Addr().(*net.TCPAddr).AddrPort().Port(), LocalASN: 65001, PeerASN: 64512,
+		HoldTime: 90 * time.Second, ConnectTime: time.Second, IPv4: true, IPv6: true, NextHop6: netip.MustParseAddr("2001:db8::1"),
+	}
+}
+
+// conversation is a connection of the node's to the router.
+type conversation struct {
+	net.Conn
+	t *testing.T
+}
+
+func (r *fakeRouter) accept() *conversation {
+	r.t.Helper()
+	_ = r.SetDeadline(time.Now().Add(10 * time.Second))
+	conn, err := r.Accept()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(func() { conn.Close() })
+	_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+	return &conversation{Conn: conn, t: r.t}
+}
+
+func (c *conversation) say(m []byte) {
+	c.t.Helper()
+	if _, err := c.Write(m); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// hear returns the next message that is no KEEPALIVE.
+func (c *conversation) hear() *packet.BGPMessage {
+	c.t.Helper()
+	for {
+		m, err := readMessage(c)
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		parsed, err := packet.ParseBGPMessage(m)
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		if parsed.Header.Type != packet.BGP_MSG_KEEPALIVE {
+			return parsed
+		}
+	}
+}
+
+var capable = []packet.ParameterCapabilityInterface{
+	packet.NewCapMultiProtocol(packet.RF_IPv4_UC), packet.NewCapMultiProtocol(packet.RF_IPv6_UC), packet.NewCapFourOctetASNumber(64512),
+}
+
+// greet brings a session up and returns the node's OPEN message.
+func (c *conversation) greet() *packet.BGPOpen {
+	c.t.Helper()
+	open := c.hear().Body.(*packet.BGPOpen)
+	c.say(openMessage(c.t, 64512, 90, capable...))
+	c.say(newMessage(packet.BGP_MSG_KEEPALIVE))
+	return open
+}
+
+// prefixes returns the IPv4 prefixes of the next UPDATE, withdrawn ones with a minus.
+func (c *conversation) prefixes() []string {
+	c.t.Helper()
+	u, ok := c.hear().Body.(*packet.BGPUpdate)
+	if !ok {
+		c.t.Fatal("no UPDATE")
+	}
+	var list []string
+	for _, n := range u.WithdrawnRoutes {
+		list = append(list, "-"+n.NLRI.String())
+	}
+	for _, n := range u.NLRI {
+		list = append(list, n.NLRI.String())
+	}
+	slices.Sort(list)
+	return list
+}
+
+type node struct {
+	*Server
+	t   *testing.T
+	log *lockedBuffer
+}
+
+type lockedBuffer struct {
+	mu sync.Mutex
+	bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.Buffer.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.Buffer.String()
+}
+
+func newNode(t *testing.T) *node {
+	log := &lockedBuffer{}
+	n := &node{Server: New(slog.New(slog.NewTextHandler(log, nil))), t: t, log: log}
+	t.Cleanup(n.Stop)
+	return n
+}
+
+func (n *node) apply(c bgp.Change) {
+	n.t.Helper()
+	if !c.RouterID.IsValid() {
+		c.RouterID = netip.MustParseAddr("192.0.2.11")
+	}
+	if err := n.Apply(c); err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+// until waits until a peer's session is as it should be.
+func (n *node) until(peer string, is func(bgp.Session) bool) bgp.Session {
+	n.t.Helper()
+	deadline := time.After(15 * time.Second)
+	for {
+		var last bgp.Session
+		for _, s := range n.Sessions() {
+			if s.Peer == peer {
+				last = s
+			}
+		}
+		if is(last) {
+			return last
+		}
+		select {
+		case <-n.Changed():
+		case <-time.After(20 * time.Millisecond): // counters change without a word
+		case <-deadline:
+			n.t.Fatalf("the session never was as it should be: %+v\n%s", last, n.log)
+		}
+	}
+}
+
+func up(s bgp.Session) bool { return s.State == bgp.Established }
+
+func to(peer, prefix string, a bgp.Attributes) bgp.Route {
+	return bgp.Route{Prefix: netip.MustParsePrefix(prefix), Paths: []bgp.Path{{Peers: []string{peer}, Attributes: &a}}}
+}
+
+func TestSession(t *testing.T) {
+	r, n := newFakeRouter(t), newNode(t)
+	p := r.peer("router")
+	p.RestartTime = 2 * time.Minute
+	n.apply(bgp.Change{Peers: []bgp.Peer{p}, Routes: []bgp.Route{to("router", "203.0.113.1/32", bgp.Attributes{}), to("other", "203.0.113.2/32", bgp.Attributes{})}})
+	c := r.accept()
+	open := c.greet()
+	if open.ID != netip.MustParseAddr("192.0.2.11") || open.HoldTime != 90 || open.MyAS != 65001 {
+		t.Errorf("its OPEN message: %+v", open)
+	}
+	if got := fmt.Sprint(c.prefixes()); got != "[203.0.113.1/32]" {
+		t.Errorf("it announces %s", got)
+	}
+	s := n.until("router", up)
+	if s.Announced != 1 || s.PeerASN != 64512 || s.Local != netip.MustParseAddr("127.0.0.1") || s.LastError != "" {
+		t.Errorf("the session: %+v", s)
+	}
+
+	t.Run("whatever the router announces", func(t *testing.T) {
+		garbage := newMessage(packet.BGP_MSG_UPDATE, 0, 0, 0, 9, 0x40, 2, 0xff, 1, 2, 3, 4, 5, 6, 7, 8, 9)
+		for range 1000 {
+			c.say(garbage)
+			c.say(reach(t, "fe80::1", 1, "10.0.0.1/32"))
+		}
+		n.until("router", func(s bgp.Session) bool { return s.Counters.UpdatesReceived == 2000 })
+		// GoBGP would send a NOTIFICATION for the garbage before this.
+		n.apply(bgp.Change{GoneRoutes: []netip.Prefix{netip.MustParsePrefix("203.0.113.1/32")}})
+		if got := fmt.Sprint(c.prefixes()); got != "[-203.0.113.1/32]" {
+			t.Errorf("it says %s", got)
+		}
+		err := n.engine.ListPeer(t.Context(), &api.ListPeerRequest{}, func(p *api.Peer) {
+			for _, family := range p.AfiSafis {
+				if family.State.Received != 0 {
+					t.Errorf("GoBGP has %d routes of the router's", family.State.Received)
+				}
+			}
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	})
+	t.Run("reset", func(t *testing.T) {
+		n.Reset("router", "BFD: no packets for 300 ms")
+		m := c.hear().Body.(*packet.BGPNotification)
+		if m.ErrorCode != packet.BGP_ERROR_CEASE || m.ErrorSubcode != ceaseReset || !strings.Contains(string(m.Data), "BFD") {
+			t.Errorf("it says %+v", m)
+		}
+		n.Reset("router", "again")
+		n.Reset("nobody", "again")
+		c = r.accept()
+		c.greet()
+		s := n.until("router", up)
+		if s.LastError != "BFD: no packets for 300 ms" {
+			t.Errorf("the last error: %q", s.LastError)
+		}
+	})
+	t.Run("nonsense", func(t *testing.T) {
+		c.say(slices.Repeat([]byte{0xff}, 16))
+		c.say([]byte{0, 3, 2}) // a message of 3 bytes
+		m := c.hear().Body.(*packet.BGPNotification)
+		if m.ErrorCode != packet.BGP_ERROR_MESSAGE_HEADER_ERROR {
+			t.Errorf("it says %+v", m)
+		}
+		n.until("router", func(s bgp.Session) bool {
+			return strings.Contains(s.LastError, "this node sent NOTIFICATION 1/2 (bad message length)")
+		})
+		c = r.accept()
+		c.greet()
+		n.until("router", up)
+	})
+	t.Run("stop", func(t *testing.T) {
+		n.Stop()
+		if m, err := readAfterKeepalives(c); err == nil {
+			t.Errorf("with graceful restart it said %x", m)
+		}
+		n.Stop()
+		if err := n.Apply(bgp.Change{RouterID: netip.MustParseAddr("192.0.2.11")}); err == nil {
+			t.Error("a stopped engine takes orders")
+		}
+	})
+	for line := range strings.Lines(n.log.String()) {
+		if !strings.Contains(line, "malformed BGP Header") || !strings.Contains(line, "peer=router") {
+			t.Errorf("it logged: %s", line)
+		}
+	}
+}
+
+func readAfterKeepalives(c *conversation) ([]byte, error) {
+	for {
+		m, err := readMessage(c)
+		if err != nil || m[typeOffset] != packet.BGP_MSG_KEEPALIVE {
+			return m, err
+		}
+	}
+}
+
+func TestStopWithoutGracefulRestart(t *testing.T) {
+	r, n := newFakeRouter(t), newNode(t)
+	n.apply(bgp.Change{Peers: []bgp.Peer{r.peer("router")}})
+	c := r.accept()
+	c.greet()
+	n.until("router", up)
+	n.Stop()
+	if m, ok := c.hear().Body.(*packet.BGPNotification); !ok || m.ErrorCode != packet.BGP_ERROR_CEASE || m.ErrorSubcode != ceaseShutdown {
+		t.Errorf("it says %+v", m)
+	}
+}
+
+func TestRouterID(t *testing.T) {
+	r, n := newFakeRouter(t), newNode(t)
+	n.apply(bgp.Change{Peers: []bgp.Peer{r.peer("router")}})
+	c := r.accept()
+	c.greet()
+	n.until("router", up)
+	n.apply(bgp.Change{RouterID: netip.MustParseAddr("192.0.2.12")})
+	if m := c.hear().Body.(*packet.BGPNotification); m.ErrorSubcode != ceaseConfiguration {
+		t.Errorf("it says %+v", m)
+	}
+	if open := r.accept().greet(); open.ID != netip.MustParseAddr("192.0.2.12") {
+		t.Errorf("its router ID is %v", open.ID)
+	}
+}
+
+// TestPolicy checks that GoBGP is not left with policy for routes that are gone.
+func TestPolicy(t *testing.T) {
+	r, n := newFakeRouter(t), newNode(t)
+	n.apply(bgp.Change{Peers: []bgp.Peer{r.peer("router")}})
+	c := r.accept()
+	c.greet()
+	n.until("router", up)
+	statements := func() (count int) {
+		err := n.engine.ListStatement(context.Background(), &api.ListStatementRequest{}, func(*api.Statement) { count++ })
+		if err != nil {
+			t.Fatal(err)
+		}
+		return count
+	}
+	before := statements()
+	prefix := netip.MustParsePrefix("203.0.113.1/32")
+	for i := range uint32(100) {
+		n.apply(bgp.Change{Routes: []bgp.Route{to("router", prefix.String(), bgp.Attributes{MED: i, HasMED: true})}})
+		if got := fmt.Sprint(c.prefixes()); got != "[203.0.113.1/32]" {
+			t.Fatalf("it says %s", got)
+		}
+	}
+	if got := statements(); got != before+1 {
+		t.Errorf("GoBGP has %d statements, before any route %d", got, before)
+	}
+	n.apply(bgp.Change{GoneRoutes: []netip.Prefix{prefix}, GonePeers: []string{"router"}})
+	if got := statements(); got != 0 {
+		t.Errorf("GoBGP has %d statements without routes and peers", got)
+	}
+	if len(n.table.variants)+len(n.table.routes)+len(n.table.policy.hops) != 0 {
+		t.Errorf("left: %v %v %v", n.table.variants, n.table.routes, n.table.policy.hops)
+	}
+}
+
+func TestLog(t *testing.T) {
+	var out bytes.Buffer
+	log := slog.New(newHandler(slog.New(slog.NewTextHandler(&out, nil)), func(a string) string { return map[string]string{"127.1.0.0": "rack-1"}[a] }))
+	log.Info("Peer Up", slog.String("Key", "127.1.0.0"))
+	log.With(slog.String("Topic", "Peer"), slog.String("Key", "127.1.0.0")).Warn(acceptedTooEarly)
+	if out.Len() != 0 {
+		t.Errorf("logged: %s", &out)
+	}
+	log.With(slog.String("Topic", "Peer"), slog.String("Key", "127.1.0.0")).Warn("hold timer expired", slog.String("State", "ESTABLISHED"))
+	if got := out.String(); !strings.Contains(got, `msg="GoBGP: hold timer expired"`) || !strings.Contains(got, "peer=rack-1") || strings.Contains(got, "127.1") {
+		t.Errorf("logged: %s", got)
+	}
+}
