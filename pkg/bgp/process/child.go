@@ -40,6 +40,10 @@ func (e *Engine) supervise(ctx context.Context) {
 			pause, restarting = firstPause, false
 			continue
 		}
+		if ctx.Err() != nil {
+			e.config.Log.Warn("The BGP process did not end as it should.", "error", err)
+			return
+		}
 		if time.Since(started) > stable {
 			pause = firstPause
 		}

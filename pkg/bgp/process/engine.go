@@ -115,10 +115,11 @@ func (e *Engine) Changed() <-chan struct{} { return e.changed }
 func (e *Engine) take() (bgp.Desired, map[string]string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	resets := e.resets
-	if len(resets) > 0 {
-		e.resets = map[string]string{}
+	if len(e.resets) == 0 {
+		return e.desired, nil
 	}
+	resets := e.resets
+	e.resets = map[string]string{}
 	return e.desired, resets
 }
 

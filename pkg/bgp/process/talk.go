@@ -16,7 +16,7 @@ import (
 const silence = 60 * time.Second
 
 var (
-	errSilent = fmt.Errorf("no answer for %v", silence)
+	errSilent = errors.New("it did not answer in time and was killed")
 	errEnded  = errors.New("it ended")
 )
 
