@@ -3,6 +3,7 @@ package place
 import (
 	"context"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -26,14 +27,15 @@ func TestLocate(t *testing.T) {
 	tests := map[string]struct {
 		peer, device string
 		want         [4]string // interface, source, next hops
+		routed       bool
 		err          string
 	}{
 		"on the LAN":                {peer: "192.0.2.254", want: [4]string{"eth0", "192.0.2.1", "192.0.2.1", "2001:db8::1"}},
 		"on the LAN, IPv6":          {peer: "2001:db8::3", want: [4]string{"eth0", "2001:db8::1", "192.0.2.1", "2001:db8::1"}},
 		"mapped":                    {peer: "::ffff:192.0.2.254", want: [4]string{"eth0", "192.0.2.1", "192.0.2.1", "2001:db8::1"}},
-		"behind a router":           {peer: "203.0.113.1", want: [4]string{"eth0", "192.0.2.1", "192.0.2.1", "2001:db8::1"}},
-		"behind a router, IPv6":     {peer: "2001:db8:ff::1", want: [4]string{"eth0", "2001:db8::1", "192.0.2.1", "2001:db8::1"}},
-		"with the route's source":   {peer: "203.0.113.200", want: [4]string{"eth1", "192.0.2.1", "192.0.2.1", ""}},
+		"behind a router":           {peer: "203.0.113.1", want: [4]string{"eth0", "192.0.2.1", "192.0.2.1", "2001:db8::1"}, routed: true},
+		"behind a router, IPv6":     {peer: "2001:db8:ff::1", want: [4]string{"eth0", "2001:db8::1", "192.0.2.1", "2001:db8::1"}, routed: true},
+		"with the route's source":   {peer: "203.0.113.200", want: [4]string{"eth1", "192.0.2.1", "192.0.2.1", ""}, routed: true},
 		"interface without IPv6":    {peer: "198.51.100.254", want: [4]string{"eth1", "198.51.100.1", "198.51.100.1", ""}},
 		"link-local":                {peer: "fe80::1%eth0", want: [4]string{"eth0", "fe80::a%eth0", "192.0.2.1", "2001:db8::1"}},
 		"link-local with device":    {peer: "fe80::1", device: "eth0", want: [4]string{"eth0", "fe80::a%eth0", "192.0.2.1", "2001:db8::1"}},
@@ -56,11 +58,25 @@ func TestLocate(t *testing.T) {
 				}
 				continue
 			}
-			want := Place{Interface: test.want[0], Source: netip.MustParseAddr(test.want[1])}
+			want := Place{Interface: test.want[0], Source: netip.MustParseAddr(test.want[1]), Routed: test.routed}
 			want.NextHop4, _ = netip.ParseAddr(test.want[2])
 			want.NextHop6, _ = netip.ParseAddr(test.want[3])
 			if err != nil || got != want {
 				t.Errorf("%s: %+v, %v; want %+v", name, got, err, want)
+			}
+		}
+	})
+}
+
+func TestOwn(t *testing.T) {
+	inNode(t, node, func(t *testing.T) {
+		own, err := Own()
+		if err != nil {
+			t.Error(err)
+		}
+		for _, want := range []string{"127.0.0.1", "::1", "192.0.2.1", "192.0.2.100", "2001:db8::1", "198.51.100.1", "fe80::a%eth0"} {
+			if !slices.Contains(own, netip.MustParseAddr(want)) {
+				t.Errorf("%s is missing in %v", want, own)
 			}
 		}
 	})
