@@ -106,3 +106,75 @@ protocol bgp node6 { local 2001:db8:2::2 as 64515; neighbor 2001:db8:1::11 as 65
 		has(t, b, nearby...)
 	})
 }
+
+// TestInterfaces has routers with one link-local address on two interfaces of the node, and one in a VRF.
+func TestInterfaces(t *testing.T) {
+	script := `
+ip netns add twin
+ip -n twin link set lo up
+ip netns exec twin sysctl -qw net.ipv6.conf.all.accept_dad=0 net.ipv6.conf.default.accept_dad=0
+for i in 1 2; do
+  ip link add twin$i type veth peer name eth$i netns twin
+  ip link set twin$i addrgenmode none
+  ip link set twin$i up
+  ip -n twin link set eth$i addrgenmode none
+  ip -n twin link set eth$i up
+  ip addr add fe80::1/64 dev twin$i nodad
+  ip -n twin addr add fe80::2/64 dev eth$i nodad
+done
+`
+	if out, err := on("node").Run(t.Context(), "sh", "-ec", script); err != nil {
+		t.Fatal(err, out)
+	}
+	b := bird(t, "twin", `
+router id 192.0.2.20;
+protocol device {}
+template bgp any { passive; local fe80::2 as 64520; ipv4 { import all; export none; extended next hop on; }; ipv6 { import all; export none; }; }
+protocol bgp one from any { neighbor fe80::1 % 'eth1' as 65001; }
+protocol bgp two from any { neighbor fe80::1 % 'eth2' as 65002; }
+`)
+	s := speak(t)
+	s.desire(func(d *bgp.Desired) {
+		for i, name := range []string{"one", "two"} {
+			p := peer(name, netip.MustParseAddr(fmt.Sprintf("fe80::2%%twin%d", i+1)))
+			p.LocalASN, p.PeerASN, p.NextHop4, p.NextHop6 = uint32(65001+i), 64520, netip.Addr{}, netip.Addr{}
+			d.Peers = append(d.Peers, p)
+			d.Routes = append(d.Routes, route(fmt.Sprintf("203.0.113.%d/32", i+1), bgp.Attributes{}, name))
+		}
+	})
+	s.established("one", "two")
+	for prefix, path := range map[string]string{"203.0.113.1/32": "65001", "203.0.113.2/32": "65002"} {
+		if p := has(t, b, "203.0.113.1/32", "203.0.113.2/32")[netip.MustParsePrefix(prefix)]; p[0].ASPath != path {
+			t.Errorf("%s: %+v", prefix, p)
+		}
+	}
+
+	t.Run("VRF", func(t *testing.T) {
+		if out, err := on("node").Run(t.Context(), "ip", "link", "add", "red", "type", "vrf", "table", "77"); err != nil {
+			t.Skip("this kernel has no VRFs: ", err, out)
+		}
+		script := `
+ip link set red up
+ip link set twin2 master red
+ip addr add 198.51.101.1/24 dev twin2
+ip -n twin addr add 198.51.101.2/24 dev eth2
+`
+		if out, err := on("node").Run(t.Context(), "sh", "-ec", script); err != nil {
+			t.Fatal(err, out)
+		}
+		if err := b.Configure(t.Context(), `
+router id 192.0.2.20;
+protocol device {}
+protocol bgp red { passive; local 198.51.101.2 as 64520; neighbor 198.51.101.1 as 65001; password "Correct"; ipv4 { import all; export none; }; }
+`); err != nil {
+			t.Fatal(err)
+		}
+		p := peer("red", netip.MustParseAddr("198.51.101.2"))
+		p.PeerASN, p.Device, p.Password, p.IPv6 = 64520, "red", "Correct", false
+		s.desire(func(d *bgp.Desired) {
+			d.Peers, d.Routes = []bgp.Peer{p}, []bgp.Route{route("203.0.113.3/32", bgp.Attributes{}, "red")}
+		})
+		s.established("red")
+		has(t, b, "203.0.113.3/32")
+	})
+}

@@ -122,7 +122,7 @@ router bgp 64512
 		applied := time.Since(start)
 		receives(t, f, "192.0.2.11", many)
 		t.Logf("%d routes in FRR after %v (applied after %v) in %d UPDATEs", many, time.Since(start), applied, s.session("frr").Counters.UpdatesSent-before)
-		if n := s.session("frr").Counters.UpdatesSent - before; n > 500 {
+		if n := s.session("frr").Counters.UpdatesSent - before; n > 300 {
 			t.Errorf("that took %d UPDATEs", n)
 		}
 	})
@@ -159,7 +159,7 @@ router bgp 64512
 		receives(t, f, node6.String(), many)
 		n := s.session("link-local").Counters.UpdatesSent
 		t.Logf("%d routes in FRR %v after the session was up, in %d UPDATEs, IPv4 with IPv6 next hops", many, time.Since(start), n)
-		if n > 500 {
+		if n > 300 {
 			t.Errorf("that took %d UPDATEs", n)
 		}
 		if got := received(t, f, "192.0.2.11"); got != many {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -157,6 +158,36 @@ func TestRestart(t *testing.T) {
 			t.Errorf("the session ended once more: %+v", n)
 		}
 	})
+}
+
+func TestRouterRestart(t *testing.T) {
+	f := frr(t, "frr", restartFRR)
+	s := speak(t)
+	s.desire(func(d *bgp.Desired) {
+		d.Peers = []bgp.Peer{peer("frr", addr4("frr"))}
+		d.Routes = []bgp.Route{route("203.0.113.1/32", bgp.Attributes{}, "frr")}
+	})
+	s.established("frr")
+	receives(t, f, "192.0.2.11", 1)
+	if err := f.Daemon("bgpd").Stop(t.Context(), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the session to end", func() error {
+		if one := s.session("frr"); one.State == bgp.Established || one.LastError == "" || one.Announced != 0 {
+			return fmt.Errorf("%+v", one)
+		}
+		return nil
+	})
+	if err := f.Start(t.Context(), "bgpd"); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Configure(t.Context(), restartFRR); err != nil {
+		t.Fatal(err)
+	}
+	start := time.Now()
+	s.established("frr")
+	receives(t, f, "192.0.2.11", 1)
+	t.Logf("FRR has its routes again %v after it was configured", time.Since(start))
 }
 
 func TestUntouched(t *testing.T) {

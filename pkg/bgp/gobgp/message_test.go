@@ -2,6 +2,7 @@ package gobgp
 
 import (
 	"bytes"
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -162,6 +163,91 @@ func TestMerge(t *testing.T) {
 	}
 }
 
+func update4(t testing.TB, med uint32, withdrawn, prefixes []string) []byte {
+	t.Helper()
+	nlri := func(texts []string) (list []packet.PathNLRI) {
+		for _, p := range texts {
+			n, err := packet.NewIPAddrPrefix(netip.MustParsePrefix(p))
+			if err != nil {
+				t.Fatal(err)
+			}
+			list = append(list, packet.PathNLRI{NLRI: n})
+		}
+		return list
+	}
+	var attributes []packet.PathAttributeInterface
+	if prefixes != nil {
+		attributes = append(attributes, packet.NewPathAttributeOrigin(0), packet.NewPathAttributeMultiExitDisc(med))
+	}
+	b, err := packet.NewBGPUpdateMessage(nlri(withdrawn), attributes, nlri(prefixes)).Serialize()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func unreach(t testing.TB, prefixes ...string) []byte {
+	t.Helper()
+	var list []packet.PathNLRI
+	for _, p := range prefixes {
+		n, err := packet.NewIPAddrPrefix(netip.MustParsePrefix(p))
+		if err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, packet.PathNLRI{NLRI: n})
+	}
+	mp, err := packet.NewPathAttributeMpUnreachNLRI(packet.RF_IPv6_UC, list)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := packet.NewBGPUpdateMessage(nil, []packet.PathAttributeInterface{mp}, nil).Serialize()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func TestMergeKinds(t *testing.T) {
+	end4, err := packet.NewEndOfRib(packet.RF_IPv4_UC).Serialize()
+	if err != nil {
+		t.Fatal(err)
+	}
+	end6, err := packet.NewEndOfRib(packet.RF_IPv6_UC).Serialize()
+	if err != nil {
+		t.Fatal(err)
+	}
+	one, two := []string{"10.0.0.1/32"}, []string{"10.0.0.2/32"}
+	both := append(one, two...)
+	for _, c := range []struct {
+		name       string
+		a, b, want []byte // nil: they can't be merged
+	}{
+		{"announced", update4(t, 1, nil, one), update4(t, 1, nil, two), update4(t, 1, nil, both)},
+		{"withdrawn", update4(t, 1, one, nil), update4(t, 1, two, nil), update4(t, 1, both, nil)},
+		{"other attributes", update4(t, 1, nil, one), update4(t, 2, nil, two), nil},
+		{"withdrawn, then announced", update4(t, 1, one, nil), update4(t, 1, nil, two), nil},
+		{"announced, then withdrawn", update4(t, 1, nil, one), update4(t, 1, two, nil), nil},
+		{"IPv6 withdrawn", unreach(t, "2001:db8::1/128"), unreach(t, "2001:db8::2/128"), unreach(t, "2001:db8::1/128", "2001:db8::2/128")},
+		{"IPv6 withdrawn, then the end", unreach(t, "2001:db8::1/128"), end6, nil},
+		{"withdrawn, then the end", update4(t, 1, one, nil), end4, nil},
+		{"the end twice", end4, end4, nil},
+		{"the end of IPv6 twice", end6, end6, nil},
+		{"no UPDATE", newMessage(packet.BGP_MSG_KEEPALIVE), update4(t, 1, nil, one), nil},
+		{"a KEEPALIVE after", update4(t, 1, nil, one), newMessage(packet.BGP_MSG_KEEPALIVE), nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			u, ok := split(c.a)
+			ok = ok && u.merge(c.b)
+			if ok != (c.want != nil) {
+				t.Fatalf("merged: %v", ok)
+			}
+			if ok && !sameUpdate(t, u.message(), c.want) {
+				t.Errorf("got %x, want %x", u.message(), c.want)
+			}
+		})
+	}
+}
+
 // sameUpdate says whether two UPDATEs say the same, however they write lengths.
 func sameUpdate(t *testing.T, a, b []byte) bool {
 	t.Helper()
@@ -171,8 +257,9 @@ func sameUpdate(t *testing.T, a, b []byte) bool {
 		if err != nil {
 			t.Fatal(err)
 		}
-		text := ""
-		for _, attribute := range parsed.Body.(*packet.BGPUpdate).PathAttributes {
+		u := parsed.Body.(*packet.BGPUpdate)
+		text := fmt.Sprint(u.WithdrawnRoutes, u.NLRI)
+		for _, attribute := range u.PathAttributes {
 			text += attribute.String()
 		}
 		texts = append(texts, text)

@@ -5,22 +5,22 @@
 // over the loopback interface, where each peer has an address of its own in 127.0.0.0/8. A peer is in GoBGP only as long as it has
 // a connection. That is for what v4.8.0 can't do, or does otherwise than a load balancer needs it:
 //
-//   - It keeps every route that a peer sends, though policy rejects it (internal/pkg/table/adj.go:45, called in pkg/server/peer.go:731
+//   - It keeps every route that a peer sends, though policy rejects it (internal/pkg/table/adj.go:43, called in pkg/server/peer.go:727
 //     before any policy). Here UPDATEs from a router end at the socket: they cost no memory, and no parser can stumble over them.
-//   - A session that was reset may be reset again and again: the order waits in a queue that outlives the session (pkg/server/peer.go:613,
+//   - A session that was reset may be reset again and again: the order waits in a queue that outlives the session (pkg/server/peer.go:602,
 //     issue 3561). Here a session begins with an empty queue.
-//   - After a restart it holds all routes back until all peers have said that they are done or a timer ends (pkg/server/server.go:1859),
+//   - After a restart it holds all routes back until all peers have said that they are done or a timer ends (pkg/server/server.go:1863),
 //     and it says that it forwarded meanwhile only if it was told that it restarted, not when just a connection broke
-//     (pkg/server/fsm.go:1093). Here both bits are set in the OPEN message, always, and GoBGP never knows of a restart.
-//   - Why a connection can't be made is in its debug log only; it first tries after 1.5 to 2 s (pkg/server/fsm.go:927) and, after a
+//     (pkg/server/fsm.go:1152). Here both bits are set in the OPEN message, always, and GoBGP never knows of a restart.
+//   - Why a connection can't be made is in its debug log only; it first tries after 1.5 to 2 s (pkg/server/fsm.go:923) and, after a
 //     failure, waits 5 s more.
 //   - It tells peers apart by their addresses alone: not two routers with one link-local address on two interfaces.
-//   - A hold time of 0 means 90 s to it (pkg/config/oc/default.go:99).
+//   - A hold time of 0 means 90 s to it (pkg/config/oc/default.go:114).
 //
-// What stays: a route of one family with a next hop of the other (RFC 8950) goes in an UPDATE of its own (internal/pkg/table/message.go:668),
+// What stays: a route of one family with a next hop of the other (RFC 8950) goes in an UPDATE of its own (internal/pkg/table/message.go:664),
 // which is undone on the way to the router; a withdrawn prefix is withdrawn from peers that were not told of it, too
-// (pkg/server/server.go:1556, internal/pkg/table/policy.go:3983), which they ignore; and a link bandwidth above 4.29 GB/s is told as that
-// much (pkg/packet/bgp/bgp.go:13568).
+// (internal/pkg/table/policy.go:3983), which they ignore; and a link bandwidth above 4.29 GB/s is told as that
+// much (pkg/packet/bgp/bgp.go:13559).
 package gobgp
 
 import (
