@@ -1,6 +1,7 @@
 package chart_test
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -74,6 +75,16 @@ func TestSpeakerPrivileges(t *testing.T) {
 }
 
 // The speaker sees two things of a node's files: the lock of legacy iptables, and, as the only proxy, the network's settings.
+// TestSpeakerListensOnLowPorts: only root with NET_BIND_SERVICE may, so only who wants that gives it.
+func TestSpeakerListensOnLowPorts(t *testing.T) {
+	for port, want := range map[string]bool{"0": false, "179": true, "1179": false} {
+		added := only(t, speakerOf(t, render(t, "--set", "bgp.listenPort="+port)).Spec.Template.Spec.Containers).SecurityContext.Capabilities.Add
+		if got := slices.Contains(added, "NET_BIND_SERVICE"); got != want {
+			t.Errorf("listening on port %s, the speaker has the capabilities %v", port, added)
+		}
+	}
+}
+
 func TestSpeakerVolumes(t *testing.T) {
 	const lock, sysctls = "/run/xtables.lock", "/proc/sys/net"
 	for mode, want := range map[string]map[string]string{

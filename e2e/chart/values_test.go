@@ -31,6 +31,7 @@ dataplane:
   masqueradeAll: true
   nodePortAddresses: [192.0.2.0/24]
   localhostNodePorts: true
+bgp: {listenPort: 179}
 controller:
   replicas: 3
   resources: {requests: {cpu: 1, memory: 1Gi}}
@@ -95,6 +96,7 @@ func TestValuesReachThePods(t *testing.T) {
 		"--node-port-addresses=192.0.2.0/24",
 		"--sysctls=/host/proc/sys",
 		"--localhost-node-ports",
+		"--bgp-listen-port=179",
 		"--load-balancer-class=example.com/edge",
 		"--memberlist-secret=steelyard-memberlist",
 		"--memberlist-port=17946",
@@ -114,6 +116,7 @@ func TestValuesReachThePods(t *testing.T) {
 		{Name: "memberlist-udp", ContainerPort: 17946, Protocol: corev1.ProtocolUDP},
 		{Name: "metrics", ContainerPort: 17472},
 		{Name: "health", ContainerPort: 17473},
+		{Name: "bgp", ContainerPort: 179},
 	}, only(t, speaker.Containers).Ports); diff != "" {
 		t.Errorf("ports of the speaker (-want +got):\n%s", diff)
 	}

@@ -2,6 +2,7 @@ package speaker
 
 import (
 	"context"
+	"log/slog"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -19,7 +20,11 @@ func startRouting(ctx context.Context, v *inventory, gate Dataplane, report Rout
 		stop()
 		return nil, err
 	}
-	engine := process.Start(below, process.Config{Command: []string{o.BGPProgram}, Log: o.Log})
+	command := []string{o.BGPProgram}
+	if o.Log.Enabled(ctx, slog.LevelDebug) {
+		command = append(command, "-log-level=debug")
+	}
+	engine := process.Start(below, process.Config{Command: command, Log: o.Log})
 	downs := newDowns(engine)
 	watching, unwatch := context.WithCancel(below)
 	watcher := bfd.New(bfd.Config{Log: o.Log, Registerer: r, Changed: downs.Changed})
