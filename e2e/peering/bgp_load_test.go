@@ -137,10 +137,7 @@ router bgp 64512
 		t.Logf("one route more in FRR after %v", time.Since(start))
 		start = time.Now()
 		s.desire(func(d *bgp.Desired) {
-			d.Routes = d.Routes[:0]
-			for _, r := range tenThousand("frr", "link-local") {
-				d.Routes = append(d.Routes, r)
-			}
+			d.Routes = tenThousand("frr", "link-local")
 			sortDesired(d)
 		})
 		eventually(t, "one route less", func() error {

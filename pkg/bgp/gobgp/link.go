@@ -19,6 +19,8 @@ const (
 	closePatience = time.Second
 	// interruptPatience is how long a message that is being written may take when the session is to end.
 	interruptPatience = 100 * time.Millisecond
+	// sendPatience is how long a router may take nothing at all (RFC 9687).
+	sendPatience = 8 * time.Minute
 	// silencePatience is how long a router may say nothing until that is remarkable. GoBGP waits for four minutes.
 	silencePatience = 5 * time.Second
 )
@@ -43,7 +45,7 @@ func (l *link) run(first []byte) {
 	both.Go(func() {
 		err := l.toRouter(first)
 		if !l.closing.Load() {
-			l.session.ended(l, fmt.Sprintf("the session ended on this node's side: %v", err))
+			l.session.ended(l, fmt.Sprintf("this node ended the session: %v", bare(err)))
 		}
 		l.finish()
 	})
@@ -61,11 +63,11 @@ func (l *link) run(first []byte) {
 // why says what the end of a connection may mean.
 func (l *link) why(err error) string {
 	cause := "closed the connection"
-	if !errors.Is(err, io.EOF) {
+	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
 		cause = "is not connected any more: " + bare(err).Error()
 	}
 	if l.opened.asn == 0 {
-		return fmt.Sprintf("the router %s before it said anything: does it have this node, %v, as its neighbour?", cause, localAddress(l.router))
+		return fmt.Sprintf("the router %s before it said who it is: does it have this node, %v, as its neighbour?", cause, localAddress(l.router))
 	}
 	return "the router " + cause
 }
@@ -102,6 +104,7 @@ func (l *link) hint(m []byte) string {
 func (l *link) send(m []byte) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	_ = l.router.SetWriteDeadline(time.Now().Add(sendPatience)) // before the question: close sets a shorter one
 	if l.closing.Load() {
 		return net.ErrClosed
 	}
@@ -180,8 +183,11 @@ func (l *link) close(notification []byte, why string) {
 	l.engine.Close()
 }
 
-// finish ends the connection after what was written.
+// finish ends the connection after what was written, unless close does.
 func (l *link) finish() {
+	if l.closing.Swap(true) {
+		return
+	}
 	_ = l.router.SetDeadline(time.Now().Add(closePatience))
 	_ = l.router.CloseWrite()
 }

@@ -7,11 +7,15 @@ import (
 	"net"
 	"net/netip"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/steelyard-lb/steelyard/pkg/bgp"
 )
+
+// acceptPause is for when the process has no file descriptor to spare.
+const acceptPause = time.Second
 
 // listenerKey tells listeners apart.
 type listenerKey struct {
@@ -130,8 +134,13 @@ func (s *Server) closeListeners() {
 func (s *Server) accept(key listenerKey, l *listener) {
 	for {
 		conn, err := l.AcceptTCP()
-		if err != nil {
+		if errors.Is(err, net.ErrClosed) {
 			return
+		}
+		if err != nil {
+			s.log.Warn("Can't accept a connection of a BGP peer.", "listener", key, "error", err)
+			time.Sleep(acceptPause)
+			continue
 		}
 		if !s.hand(conn, key) {
 			conn.Close()

@@ -34,8 +34,10 @@ type table struct {
 	variants  map[string]*variant
 	addresses map[string]netip.Addr // by peer: what GoBGP knows it by
 	asns      map[string]uint32     // by peer: what we are to it
-	count     map[string]*[2]int    // by peer: IPv4 and IPv6 routes that it is told
 	last      uint32                // the last variant's number
+
+	counting sync.Mutex         // never held for long: whoever asks does not wait for ten thousand routes
+	count    map[string]*[2]int // by peer: IPv4 and IPv6 routes that it is told
 }
 
 func newTable(engine *server.BgpServer) (*table, error) {
@@ -73,8 +75,8 @@ func (t *table) know(peer string, asn uint32) {
 
 // told returns how many routes of each family a peer is told.
 func (t *table) told(peer string) (v4, v6 int) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
+	t.counting.Lock()
+	defer t.counting.Unlock()
 	if c := t.count[peer]; c != nil {
 		return c[0], c[1]
 	}
@@ -87,6 +89,8 @@ func (t *table) add(v *variant, prefix netip.Prefix, n int) {
 		family = 1
 	}
 	v.routes += n
+	t.counting.Lock()
+	defer t.counting.Unlock()
 	for i := range v.paths {
 		for _, peer := range v.paths[i].Peers {
 			c := t.count[peer]

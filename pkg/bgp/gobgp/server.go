@@ -87,7 +87,7 @@ func (s *Server) Apply(c bgp.Change) error {
 			return err
 		}
 	}
-	moved := s.set(settings{routerID: c.RouterID, port: c.ListenPort})
+	moved, listens := s.set(settings{routerID: c.RouterID, port: c.ListenPort})
 	s.remove(c.GonePeers)
 	for i := range c.Peers {
 		s.table.know(c.Peers[i].Name, c.Peers[i].LocalASN)
@@ -95,9 +95,13 @@ func (s *Server) Apply(c bgp.Change) error {
 	if err := s.table.apply(c.Routes, c.GoneRoutes); err != nil {
 		return err
 	}
-	if moved {
-		for _, session := range s.all() {
-			session.again()
+	for _, session := range s.all() {
+		p := session.config()
+		switch {
+		case moved:
+			session.again(goodbye(&p, cease(ceaseConfiguration, "")))
+		case listens && p.Passive:
+			session.retry()
 		}
 	}
 	for i := range c.Peers {
@@ -147,13 +151,13 @@ func freeEndpoint() (netip.AddrPort, error) {
 	return l.Addr().(*net.TCPAddr).AddrPort(), nil
 }
 
-// set returns whether the router ID is another now, which peers learn only in another session.
-func (s *Server) set(to settings) bool {
+// set returns whether the router ID is another now, which peers learn only in another session, and whether the port is.
+func (s *Server) set(to settings) (moved, listens bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	moved := s.settings.routerID != to.routerID
+	old := s.settings
 	s.settings = to
-	return moved
+	return old.routerID != to.routerID, old.port != to.port
 }
 
 func (s *Server) common() settings {
@@ -250,7 +254,10 @@ func (s *Server) Stop() {
 	}
 	var all sync.WaitGroup
 	for _, session := range s.all() {
-		all.Go(func() { session.stop(session.goodbye(cease(ceaseShutdown, ""))) })
+		all.Go(func() {
+			p := session.config()
+			session.stop(goodbye(&p, cease(ceaseShutdown, "")))
+		})
 	}
 	all.Wait()
 	s.mu.Lock()

@@ -308,6 +308,51 @@ func TestRouterID(t *testing.T) {
 	}
 }
 
+// TestGarbage has routers that say anything at all, and go.
+func TestGarbage(t *testing.T) {
+	for name, words := range map[string][][]byte{
+		"nothing":               {},
+		"no BGP":                {[]byte("GET / HTTP/1.1\r\n\r\n")},
+		"zeros":                 {make([]byte, 100)},
+		"half a header":         {newMessage(packet.BGP_MSG_OPEN)[:10]},
+		"half an OPEN":          {openMessage(t, 64512, 90, capable...)[:25]},
+		"an empty OPEN":         {newMessage(packet.BGP_MSG_OPEN)},
+		"an OPEN of zeros":      {newMessage(packet.BGP_MSG_OPEN, make([]byte, 10)...)},
+		"a KEEPALIVE first":     {newMessage(packet.BGP_MSG_KEEPALIVE)},
+		"two OPENs":             {openMessage(t, 64512, 90, capable...), openMessage(t, 64512, 90, capable...)},
+		"an unknown type":       {openMessage(t, 64512, 90, capable...), newMessage(99)},
+		"a wrong length, later": {openMessage(t, 64512, 90, capable...), newMessage(packet.BGP_MSG_KEEPALIVE), bytes.Repeat([]byte{0xff}, 16), {0, 1, 4}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, well, n := newFakeRouter(t), newFakeRouter(t), newNode(t)
+			n.apply(bgp.Change{Peers: []bgp.Peer{r.peer("bad"), well.peer("good")}})
+			c := r.accept()
+			good := well.accept()
+			good.greet()
+			n.until("good", up)
+			for _, m := range words {
+				_, _ = c.Write(m)
+			}
+			_ = c.Conn.(*net.TCPConn).CloseWrite()
+			_ = c.SetDeadline(time.Now().Add(3 * time.Second))
+			for {
+				if _, err := readMessage(c); err != nil {
+					break
+				}
+			}
+			c.Close()
+			s := n.until("bad", func(s bgp.Session) bool { return s.LastError != "" })
+			t.Log(s.LastError)
+			c = r.accept()
+			c.greet()
+			n.until("bad", up)
+			if s := n.until("good", up); s.Counters.OpensSent != 1 {
+				t.Errorf("the other session: %+v", s)
+			}
+		})
+	}
+}
+
 // TestPolicy checks that GoBGP is not left with policy for routes that are gone.
 func TestPolicy(t *testing.T) {
 	r, n := newFakeRouter(t), newNode(t)

@@ -79,9 +79,14 @@ func (s *session) stop(notification []byte) {
 // reset ends the session at once.
 func (s *session) reset(why string) { s.end(cease(ceaseReset, why), why) }
 
-// again ends the session, as gracefully as was agreed on, for another one.
-func (s *session) again() {
-	s.end(s.goodbye(cease(ceaseConfiguration, "")), "the configuration was changed")
+// again ends the session for another one: with a NOTIFICATION, or without a word if that is nil.
+func (s *session) again(notification []byte) {
+	s.end(notification, "the configuration was changed")
+	s.retry()
+}
+
+// retry makes an attempt to connect begin anew, at once.
+func (s *session) retry() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.interrupt != nil {
@@ -103,42 +108,33 @@ func (s *session) end(notification []byte, why string) {
 }
 
 // goodbye returns nil for a peer that keeps routes while this node is away, and otherwise what is to be said to it.
-func (s *session) goodbye(notification []byte) []byte {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.peer.RestartTime > 0 {
+func goodbye(p *bgp.Peer, notification []byte) []byte {
+	if p.RestartTime > 0 {
 		return nil
 	}
 	return notification
 }
 
+func (s *session) config() bgp.Peer {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.peer
+}
+
 // configure makes the peer another one of the same name.
 func (s *session) configure(p bgp.Peer) {
 	s.mu.Lock()
-	old := s.peer
-	if old == p {
-		s.mu.Unlock()
-		return
-	}
-	if old.Address != p.Address || old.LocalASN != p.LocalASN || old.PeerASN != p.PeerASN || p.RestartTime == 0 {
-		old.RestartTime = 0 // there is no session to come that could end the router's patience
-		s.peer = old
-	}
-	same := sameSession(&old, &p)
-	if same {
-		s.peer = p
-	}
-	l := s.link
+	old, l := s.peer, s.link
+	s.peer = p
 	s.mu.Unlock()
-	if !same {
-		s.end(s.goodbye(cease(ceaseConfiguration, "")), "the configuration was changed")
-		s.mu.Lock()
-		s.peer = p
-		s.mu.Unlock()
-		s.again()
-		return
-	}
-	if l != nil && (old.NextHop4 != p.NextHop4 || old.NextHop6 != p.NextHop6) {
+	switch {
+	case !sameSession(&old, &p):
+		farewell := cease(ceaseConfiguration, "")
+		if p.RestartTime > 0 && old.Address == p.Address && old.LocalASN == p.LocalASN && old.PeerASN == p.PeerASN {
+			farewell = goodbye(&old, farewell) // there will be another session to end the router's patience
+		}
+		s.again(farewell)
+	case l != nil && (old.NextHop4 != p.NextHop4 || old.NextHop6 != p.NextHop6):
 		s.announceAgain(l)
 	}
 }
