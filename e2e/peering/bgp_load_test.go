@@ -26,7 +26,7 @@ func tenThousand(peers ...string) []bgp.Route {
 	return routes
 }
 
-// counts returns how many routes FRR has learned from a neighbour.
+// received returns how many routes FRR has learned from a neighbour.
 func received(t *testing.T, f *router.FRR, address string) int {
 	t.Helper()
 	var summary map[string]struct {

@@ -13,7 +13,7 @@ import (
 	"github.com/steelyard-lb/steelyard/pkg/bgp"
 )
 
-// watch reads FRR's routes until stop is called, which returns the least number that it ever had.
+// watchRoutes reads FRR's routes until stop is called, which returns the least number that it ever had.
 func watchRoutes(t *testing.T, f *router.FRR, v6 bool) (stop func() int) {
 	ctx, cancel := context.WithCancel(t.Context())
 	least := make(chan int, 1)

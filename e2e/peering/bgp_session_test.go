@@ -16,19 +16,15 @@ type neighbor struct {
 	State           string `json:"bgpState"`
 	RouterID        string `json:"remoteRouterId"`
 	Hold            int    `json:"bgpTimerHoldTimeMsecs"`
-	Keepalive       int    `json:"bgpTimerKeepAliveIntervalMsecs"`
-	HostLocal       string `json:"hostLocal"`
-	PortForeign     int    `json:"portForeign"`
-	RemoteAS        uint32 `json:"remoteAs"`
-	LastReset       string `json:"lastResetDueTo"`
 	Established     int    `json:"connectionsEstablished"`
-	MinimumTTL      int    `json:"externalBgpNbrMaxHopsAway"`
 	GracefulRestart struct {
 		Remote string `json:"remoteGrMode"`
-		RBit   bool   `json:"rBit"`
 		Timers struct {
 			Received int `json:"receivedRestartTimer"`
 		} `json:"timers"`
+		IPv4 struct {
+			Preserved bool `json:"fBit"`
+		} `json:"ipv4Unicast"`
 	} `json:"gracefulRestartInfo"`
 	Messages struct {
 		UpdatesReceived int `json:"updatesRecv"`
@@ -102,6 +98,12 @@ func TestSessions(t *testing.T) {
 			check: func(t *testing.T, n neighbor) {
 				if n.Hold != 0 {
 					t.Errorf("hold time: %d ms", n.Hold)
+				}
+			}},
+		{name: "restart-time", frr: "neighbor NODE remote-as 65001", change: func(p *bgp.Peer) { p.RestartTime = 77 * time.Second },
+			check: func(t *testing.T, n neighbor) {
+				if g := n.GracefulRestart; g.Remote != "Restart" || g.Timers.Received != 77 || !g.IPv4.Preserved {
+					t.Errorf("graceful restart: %+v", g)
 				}
 			}},
 		{name: "device", frr: "neighbor NODE remote-as 65001", change: func(p *bgp.Peer) { p.Device = "eth0" }},
