@@ -51,10 +51,10 @@ type routing struct {
 	parsed   *config.Config
 	sessions sessions
 	table    *announce.RouteTable
-	routed   map[string]routed // by Service
-	gated    map[netip.Addr]struct{}
-	// uncarried is since when this node's rules for an announced address are missing.
-	uncarried map[netip.Addr]time.Time
+	routed   map[string]routed   // by Service
+	gated    map[string]struct{} // Services with addresses that wait for this node's rules
+	// uncarried is since when this node's rules for an announced address are missing. Services that share one are looked at one by one.
+	uncarried map[announce.RouteKey]time.Time
 	// shutUntil is until when routes carry GRACEFUL_SHUTDOWN, since the node is to announce nothing any more.
 	shutUntil time.Time
 	leaving   bool
@@ -71,7 +71,7 @@ type routed struct {
 func newRouting(v *inventory, c RoutingConfig) *routing {
 	r := &routing{
 		inventory: v, config: c, log: c.Log, woken: make(chan struct{}, 1),
-		table: announce.NewRouteTable(), routed: map[string]routed{}, gated: map[netip.Addr]struct{}{}, uncarried: map[netip.Addr]time.Time{},
+		table: announce.NewRouteTable(), routed: map[string]routed{}, gated: map[string]struct{}{}, uncarried: map[announce.RouteKey]time.Time{},
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -133,9 +133,9 @@ func (r *routing) pass(now time.Time, moved bool) time.Time {
 		r.rerouteAll()
 	}
 	r.mu.Lock()
-	for a, since := range r.uncarried {
+	for key, since := range r.uncarried {
 		if !now.Before(since.Add(repair)) {
-			r.touchRoutes(a)
+			r.rerouted[key.Service] = struct{}{}
 		}
 	}
 	for name := range r.rerouted {
@@ -226,23 +226,17 @@ func (r *routing) rerouteAll() {
 	}
 }
 
-func (r *routing) touchRoutes(a netip.Addr) {
-	for _, svc := range r.byAddr[a] {
-		r.rerouted[svc.Name] = struct{}{}
-	}
-}
-
 // gateMoved looks again at the addresses that wait for rules, and at those that lost theirs.
 func (r *routing) gateMoved() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for a := range r.gated {
-		r.touchRoutes(a)
+	for name := range r.gated {
+		r.rerouted[name] = struct{}{}
 	}
-	for _, was := range r.routed {
+	for name, was := range r.routed {
 		for _, a := range was.addrs {
-			if _, known := r.uncarried[a]; known || !r.config.Dataplane.Carries(a) {
-				r.touchRoutes(a)
+			if _, known := r.uncarried[announce.RouteKey{Service: name, Addr: a}]; known || !r.config.Dataplane.Carries(a) {
+				r.rerouted[name] = struct{}{}
 			}
 		}
 	}
@@ -251,15 +245,18 @@ func (r *routing) gateMoved() {
 // route finds out what routers are told of a Service.
 func (r *routing) route(name string, now time.Time) {
 	was := r.routed[name]
+	delete(r.gated, name)
 	var is routed
 	var told v1beta1.BGPAnnouncement
 	if svc := r.services[name]; svc != nil {
 		for i, a := range svc.addrs {
-			contributions := r.gate(a, slices.Contains(was.addrs, a), r.contributions(svc, a, svc.pools[i], now), now)
+			key := announce.RouteKey{Service: name, Addr: a}
+			before := r.announced && slices.Contains(was.addrs, a)
+			contributions := r.gate(key, before, r.contributions(svc, a, svc.pools[i], now), now)
 			if len(contributions) == 0 {
 				continue
 			}
-			r.table.Set(announce.RouteKey{Service: name, Addr: a}, contributions)
+			r.table.Set(key, contributions)
 			is.addrs = append(is.addrs, a)
 			for _, c := range contributions {
 				told.Prefixes = append(told.Prefixes, c.Prefix.String())
@@ -268,12 +265,9 @@ func (r *routing) route(name string, now time.Time) {
 		}
 	}
 	for _, a := range was.addrs {
-		if !slices.Contains(is.addrs, a) {
-			r.table.Set(announce.RouteKey{Service: name, Addr: a}, nil)
-			delete(r.uncarried, a)
-		}
-		if len(r.byAddr[a]) == 0 {
-			delete(r.gated, a)
+		if key := (announce.RouteKey{Service: name, Addr: a}); !slices.Contains(is.addrs, a) {
+			r.table.Set(key, nil)
+			delete(r.uncarried, key)
 		}
 	}
 	if len(is.addrs) == 0 {
@@ -328,24 +322,23 @@ func (r *routing) contributions(svc *service, a netip.Addr, pool string, now tim
 
 // gate lets through what this node has rules for. What is announced already stays for a while without, because rules that somebody removed
 // are soon put back.
-func (r *routing) gate(a netip.Addr, before bool, contributions []announce.Contribution, now time.Time) []announce.Contribution {
-	if len(contributions) == 0 || r.config.Dataplane == nil || r.config.Dataplane.Carries(a) {
-		delete(r.gated, a)
-		delete(r.uncarried, a)
+func (r *routing) gate(key announce.RouteKey, before bool, contributions []announce.Contribution, now time.Time) []announce.Contribution {
+	if len(contributions) == 0 || r.config.Dataplane == nil || r.config.Dataplane.Carries(key.Addr) {
+		delete(r.uncarried, key)
 		return contributions
 	}
-	since, known := r.uncarried[a]
+	since, known := r.uncarried[key]
 	switch {
 	case !before:
 	case !known:
-		r.uncarried[a] = now
+		r.uncarried[key] = now
 		return contributions
 	case now.Before(since.Add(repair)):
 		return contributions
 	default:
-		r.log.Warn("withdrawing from routers: this node has no rules for it", "address", a)
+		r.log.Warn("withdrawing from routers: this node has no rules for it", "address", key.Addr, "service", key.Service)
 	}
-	delete(r.uncarried, a)
-	r.gated[a] = struct{}{}
+	delete(r.uncarried, key)
+	r.gated[key.Service] = struct{}{}
 	return nil
 }

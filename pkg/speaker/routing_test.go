@@ -179,6 +179,65 @@ func TestRulesThatNeverCome(t *testing.T) {
 	})
 }
 
+// TestSharedAddressWaitsForRules: Services that share an address wait for its rules, and lose its route, each for itself and in the same time.
+func TestSharedAddressWaitsForRules(t *testing.T) {
+	inOffice(t, func(t *testing.T, o *office) {
+		shared := netip.MustParseAddr("10.0.0.1")
+		names := []string{"default/a", "default/b", "default/c", "default/d"}
+		for _, name := range names {
+			o.serve(name, "10.0.0.1", "node-b")
+		}
+		o.serve("default/idle", "10.0.0.1")
+		close(o.synced)
+		o.expect(t, "with rules", "10.0.0.1/32")
+		o.gate.close(shared)
+		synctest.Wait()
+		o.serve("default/late", "10.0.0.1", "node-b")
+		time.Sleep(repair + time.Second)
+		o.expect(t, "after the rules were not put back")
+		o.SetService(Service{Name: "default/idle", UID: "another", Addrs: []netip.Addr{shared}}) // has nothing to announce
+		synctest.Wait()
+		o.gate.open(shared)
+		o.expect(t, "put back", "10.0.0.1/32")
+		for _, name := range append(names, "default/late") {
+			if o.report.bgp[name] == nil {
+				t.Errorf("%s still waits for rules that are there", name)
+			}
+		}
+	})
+}
+
+// TestNobodyWaitsForADeletedService: what is gone does not keep a starting speaker from talking to routers.
+func TestNobodyWaitsForADeletedService(t *testing.T) {
+	inOffice(t, func(t *testing.T, o *office) {
+		o.gate.close(netip.MustParseAddr("10.0.0.2"))
+		o.serve("default/web", "10.0.0.1", "node-b")
+		o.serve("default/slow", "10.0.0.2", "node-b")
+		close(o.synced)
+		o.expect(t, "while one has no rules")
+		o.DeleteService("default/slow")
+		o.expect(t, "without that one", "10.0.0.1/32")
+	})
+}
+
+// TestRulesThatGoBeforeTheStart: what no router has been told of is not kept for want of rules.
+func TestRulesThatGoBeforeTheStart(t *testing.T) {
+	inOffice(t, func(t *testing.T, o *office) {
+		first, slow := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2")
+		o.gate.close(slow)
+		o.serve("default/web", "10.0.0.1", "node-b")
+		o.serve("default/slow", "10.0.0.2", "node-b")
+		close(o.synced)
+		o.expect(t, "while one has no rules")
+		o.gate.close(first)
+		synctest.Wait()
+		o.gate.open(slow)
+		o.expect(t, "while the other has none")
+		o.gate.open(first)
+		o.expect(t, "with all rules", "10.0.0.1/32", "10.0.0.2/32")
+	})
+}
+
 // TestNothingFlaps: what does not concern a session or a route leaves them as they are.
 func TestNothingFlaps(t *testing.T) {
 	inOffice(t, func(t *testing.T, o *office) {
