@@ -201,7 +201,7 @@ func (r *routing) follow(now time.Time, moved bool) bool {
 		return false
 	}
 	old := r.sessions
-	r.sessions = resolve(&r.node, n.Annotations, parsed.BGPPeers, passwords, r.config)
+	r.sessions = resolve(&r.node, n.Annotations, parsed.BGPPeers, passwords, r.config, &old)
 	r.sessions.logNews(old, r.log)
 	r.config.Downs.watch(r.sessions.bfd)
 	return changed || !slices.Equal(old.told4, r.sessions.told4) || !slices.Equal(old.told6, r.sessions.told6)

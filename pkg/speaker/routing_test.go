@@ -48,7 +48,7 @@ func inOffice(t *testing.T, f func(*testing.T, *office)) {
 			engine:    &fakeEngine{changed: make(chan struct{}, 1), resets: map[string]string{}},
 			gate:      &addressGate{changed: make(chan struct{}, 1), closed: map[netip.Addr]bool{}},
 			bfd:       &fakeBFD{},
-			network:   &fakeNetwork{changed: make(chan struct{}, 1), own: []netip.Addr{netip.MustParseAddr("192.0.2.11")}},
+			network:   &fakeNetwork{changed: make(chan struct{}, 1), own: []netip.Addr{netip.MustParseAddr("198.51.100.11")}},
 			report:    &fakeSessions{bgp: map[string]*v1beta1.BGPAnnouncement{}},
 			synced:    make(chan struct{}),
 			done:      make(chan struct{}),
@@ -61,7 +61,7 @@ func inOffice(t *testing.T, f func(*testing.T, *office)) {
 		}
 		o.SetNode(Node{Name: "node-a", Labels: labels.Set{"rack": "a"}})
 		r := newRouting(o.inventory, RoutingConfig{
-			Node: "node-a", NodeIP: netip.MustParseAddr("192.0.2.11"), Engine: o.engine, BFD: o.bfd, Downs: o.downs, Network: o.network,
+			Node: "node-a", NodeIP: netip.MustParseAddr("2001:db8::11"), Engine: o.engine, BFD: o.bfd, Downs: o.downs, Network: o.network,
 			Dataplane: o.gate, Report: o.report, Synced: o.synced, Log: slog.New(slog.DiscardHandler),
 		})
 		ctx, cancel := context.WithCancel(context.Background())
@@ -319,6 +319,85 @@ func TestPeersAreFound(t *testing.T) {
 	})
 }
 
+// TestNetworkThatIsGoneForAMoment: sessions stay as they are while the kernel knows no way to their peers.
+func TestNetworkThatIsGoneForAMoment(t *testing.T) {
+	inOffice(t, func(t *testing.T, o *office) {
+		profile := &config.BFDProfile{Name: "quick", Transmit: 100 * time.Millisecond, Receive: 100 * time.Millisecond, Multiplier: 3}
+		o.reconfigure(func(c *config.Config) {
+			near, far := tor(), tor()
+			near.Name, near.Address, near.Gateway, near.BFD = "near", netip.Addr{}, "IPv4", profile
+			far.Name, far.Address, far.PeerASN, far.DualStack, far.BFD = "far", netip.MustParseAddr("203.0.113.1"), far.LocalASN, true, profile
+			c.BGPPeers = []*config.BGPPeer{far, near}
+		})
+		here := place.Place{Interface: "eth0", NextHop4: netip.MustParseAddr("192.0.2.11"), NextHop6: netip.MustParseAddr("2001:db8::11")}
+		there := here
+		there.Routed = true
+		up := func(n *fakeNetwork) {
+			n.gateway4 = netip.MustParseAddr("192.0.2.1")
+			n.places = map[netip.Addr]place.Place{n.gateway4: here, netip.MustParseAddr("203.0.113.1"): there}
+		}
+		o.network.set(up)
+		close(o.synced)
+		synctest.Wait()
+		before, watched := o.engine.last(), o.bfd.sessions
+		if len(before.Peers) != 2 || before.Peers[0].NextHop6 != here.NextHop6 || len(watched) != 2 || !watched[0].Multihop || watched[1].Multihop {
+			t.Fatalf("peers %+v, BFD %+v", before.Peers, watched)
+		}
+		for what, change := range map[string]func(*fakeNetwork){
+			"the interface is down": func(n *fakeNetwork) { n.gateway4, n.places = netip.Addr{}, nil },
+			"there is a way around": func(n *fakeNetwork) {
+				n.gateway4, n.places = netip.Addr{}, map[netip.Addr]place.Place{netip.MustParseAddr("192.0.2.1"): there}
+			},
+			"it is back": up,
+		} {
+			o.network.set(change)
+			synctest.Wait()
+			if is := o.engine.last(); !slices.Equal(is.Peers, before.Peers) {
+				t.Errorf("%s: peers %+v, want %+v", what, is.Peers, before.Peers)
+			}
+			if is := o.bfd.sessions; !slices.Equal(is, watched) {
+				t.Errorf("%s: BFD %+v, want %+v", what, is, watched)
+			}
+		}
+		o.network.set(func(n *fakeNetwork) { n.gateway4 = netip.MustParseAddr("192.0.2.2") })
+		synctest.Wait()
+		if is := o.engine.last().Peers; is[1].Address != netip.MustParseAddr("192.0.2.2") {
+			t.Errorf("with another gateway: %+v", is)
+		}
+	})
+}
+
+// TestRouterIDStays: another one would end all sessions.
+func TestRouterIDStays(t *testing.T) {
+	inOffice(t, func(t *testing.T, o *office) {
+		identified := tor()
+		identified.Name, identified.Gateway, identified.Address, identified.RouterID = "identified", "IPv6", netip.Addr{}, netip.MustParseAddr("10.9.9.9")
+		identified.PasswordSecret = "identified"
+		o.reconfigure(func(c *config.Config) { c.BGPPeers = []*config.BGPPeer{tor()} })
+		close(o.synced)
+		expect := func(why, want string) {
+			t.Helper()
+			synctest.Wait()
+			if got := o.engine.last().RouterID.String(); got != want {
+				t.Errorf("%s: the router ID is %s, want %s", why, got, want)
+			}
+		}
+		expect("at first", "198.51.100.11")
+		o.network.set(func(n *fakeNetwork) { n.own = append([]netip.Addr{netip.MustParseAddr("10.1.1.1")}, n.own...) })
+		expect("with another address", "198.51.100.11")
+		o.network.set(func(n *fakeNetwork) { n.own = nil })
+		expect("without addresses", "198.51.100.11")
+		o.reconfigure(func(c *config.Config) { c.BGPPeers = []*config.BGPPeer{identified, tor()} })
+		expect("with a peer that gives one, but is not found", "10.9.9.9")
+		o.network.set(func(n *fakeNetwork) { n.gateway6 = netip.MustParseAddr("fe80::1%eth0") })
+		expect("with a peer that gives one, but has no password", "10.9.9.9")
+		o.setPassword("", &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "identified"}, Data: map[string][]byte{"password": []byte("hidden")}})
+		expect("with a peer that gives one", "10.9.9.9")
+		o.reconfigure(func(c *config.Config) { c.BGPPeers = []*config.BGPPeer{tor()} })
+		expect("as at first", "198.51.100.11")
+	})
+}
+
 func TestBFDEndsTheSession(t *testing.T) {
 	inOffice(t, func(t *testing.T, o *office) {
 		o.reconfigure(func(c *config.Config) {
@@ -476,8 +555,10 @@ type fakeNetwork struct {
 
 	mu         sync.Mutex
 	own        []netip.Addr
+	gateway4   netip.Addr
 	gateway6   netip.Addr
 	neighbours map[string]netip.Addr
+	places     map[netip.Addr]place.Place
 }
 
 func (n *fakeNetwork) set(change func(*fakeNetwork)) {
@@ -487,17 +568,26 @@ func (n *fakeNetwork) set(change func(*fakeNetwork)) {
 	n.changed <- struct{}{}
 }
 
-func (n *fakeNetwork) Locate(netip.Addr, string) (place.Place, error) {
+func (n *fakeNetwork) Locate(peer netip.Addr, _ string) (place.Place, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if at, ok := n.places[peer]; ok {
+		return at, nil
+	}
 	return place.Place{}, errors.New("no route")
 }
 
 func (n *fakeNetwork) Gateways() (v4, v6 netip.Addr) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return netip.Addr{}, n.gateway6
+	return n.gateway4, n.gateway6
 }
 
-func (n *fakeNetwork) Own() []netip.Addr { return n.own }
+func (n *fakeNetwork) Own() []netip.Addr {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.own
+}
 
 func (n *fakeNetwork) Neighbours([]string) map[string]netip.Addr {
 	n.mu.Lock()

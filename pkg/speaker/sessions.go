@@ -38,6 +38,11 @@ const NoPassword announce.Reason = "NoPassword"
 type sessions struct {
 	annotations map[string]string
 	passwords   map[string]string
+	// What the network said last outlives that: a way that is gone for a moment is no reason to touch a session, which finds out itself
+	// whether its peer is still there.
+	nodeID   netip.Addr // the router ID if no peer gives the node one; it stays, because another one ends all sessions
+	gateways map[string]netip.Addr
+	places   map[string]located // by the peer's name
 
 	routerID netip.Addr
 	peers    []bgp.Peer             // sorted by name
@@ -50,36 +55,50 @@ type sessions struct {
 	restarts map[string]bool
 }
 
-// resolve finds out which sessions a node is to have, and where the peers are.
-func resolve(node *announce.Node, annotations map[string]string, all []*config.BGPPeer, passwords map[string]string, c RoutingConfig) sessions {
+// located is where a peer was found.
+type located struct {
+	peer   netip.Addr
+	device string
+	place  place.Place
+}
+
+// resolve finds out which sessions a node is to have, and where the peers are. What is not known of them is as in the old ones.
+func resolve(node *announce.Node, annotations map[string]string, all []*config.BGPPeer, passwords map[string]string, c RoutingConfig, old *sessions) sessions {
 	s := sessions{
-		annotations: annotations, passwords: passwords, bfd: map[string]bfd.Session{},
-		shutdown: map[string]time.Duration{}, restarts: map[string]bool{},
+		annotations: annotations, passwords: passwords, nodeID: old.nodeID, gateways: map[string]netip.Addr{}, places: map[string]located{},
+		bfd: map[string]bfd.Session{}, shutdown: map[string]time.Duration{}, restarts: map[string]bool{},
 	}
 	selected := announce.PeersOf(node, all)
-	site := announce.Site{Listens: c.ListenPort != 0, Found: find(selected, annotations, c.Network)}
+	site := announce.Site{Listens: c.ListenPort != 0, Found: s.find(selected, c.Network, old)}
 	if len(selected) > 0 {
 		site.Own = c.Network.Own()
+		if !s.nodeID.IsValid() {
+			s.nodeID = routerID(node.Name, c.NodeIP, site.Own)
+		}
 	}
 	mine, refused := announce.SessionsOf(node, site, selected)
 	s.refused = refused
+	s.routerID = s.nodeID
 	faults := c.Network.Faults()
 	for _, p := range selected {
-		if r, ok := refused[p.Name]; ok && r.Reason == announce.NoPeerAddress && p.Interface != "" && faults[p.Interface] != "" {
+		r, ok := refused[p.Name]
+		if ok && r.Reason == announce.NoPeerAddress && p.Interface != "" && faults[p.Interface] != "" {
 			r.Message = "spec.interface is " + p.Interface + ": " + faults[p.Interface]
 			refused[p.Name] = r
 		}
+		// Also of a peer whose address or password comes later: that is not to end the other sessions.
+		if p.RouterID.IsValid() && (!ok || r.Reason == announce.NoPeerAddress) {
+			s.routerID = p.RouterID
+		}
 	}
-	s.routerID = routerID(node.Name, c.NodeIP, site.Own)
 	for _, p := range mine {
-		peer, session, refusal := build(p, site.Found[p.Name], passwords, c.Network)
+		peer, refusal := build(p, site.Found[p.Name], passwords)
 		if refusal.Reason != "" {
 			s.refused[p.Name] = refusal
 			continue
 		}
-		if p.RouterID.IsValid() {
-			s.routerID = p.RouterID
-		}
+		at := s.locate(&peer, c.Network, old)
+		peer.NextHop4, peer.NextHop6 = at.NextHop4, at.NextHop6
 		if peer.IPv4 {
 			s.told4 = append(s.told4, p.Name)
 		}
@@ -87,7 +106,7 @@ func resolve(node *announce.Node, annotations map[string]string, all []*config.B
 			s.told6 = append(s.told6, p.Name)
 		}
 		if p.BFD != nil {
-			s.bfd[p.Name] = session
+			s.bfd[p.Name] = watch(p, &peer, at)
 		}
 		if p.ShutdownTime > 0 {
 			s.shutdown[p.Name] = p.ShutdownTime
@@ -99,19 +118,16 @@ func resolve(node *announce.Node, annotations map[string]string, all []*config.B
 }
 
 // find returns the addresses of the peers whose BGPPeer does not give one.
-func find(peers []*config.BGPPeer, annotations map[string]string, network Network) map[string]netip.Addr {
+func (s *sessions) find(peers []*config.BGPPeer, network Network, old *sessions) map[string]netip.Addr {
 	found := map[string]netip.Addr{}
 	var interfaces []string
 	for _, p := range peers {
 		var a netip.Addr
 		switch {
 		case p.Gateway != "":
-			v4, v6 := network.Gateways()
-			if a = v6; p.Gateway == "IPv4" {
-				a = v4
-			}
+			a = s.gateway(p.Gateway, network, old)
 		case p.Annotation != "":
-			a, _ = netip.ParseAddr(annotations[p.Annotation]) // without an address, the peer is refused
+			a, _ = netip.ParseAddr(s.annotations[p.Annotation]) // without an address, the peer is refused
 		case p.Interface != "":
 			interfaces = append(interfaces, p.Interface)
 		}
@@ -128,8 +144,38 @@ func find(peers []*config.BGPPeer, annotations map[string]string, network Networ
 	return found
 }
 
-// build returns the sessions with one peer. found is its address if the BGPPeer gives none.
-func build(p *config.BGPPeer, found netip.Addr, passwords map[string]string, network Network) (bgp.Peer, bfd.Session, announce.Refusal) {
+// gateway returns the next hop of the default route of a family, or without such a route the last that there was.
+func (s *sessions) gateway(family string, network Network, old *sessions) netip.Addr {
+	if a, known := s.gateways[family]; known {
+		return a
+	}
+	v4, v6 := network.Gateways()
+	for family, a := range map[string]netip.Addr{"IPv4": v4, "IPv6": v6} {
+		if !a.IsValid() {
+			a = old.gateways[family]
+		}
+		s.gateways[family] = a
+	}
+	return s.gateways[family]
+}
+
+// locate returns how packets get to a peer, or while there is no way, how they did. Where there never was one, the session says so itself.
+func (s *sessions) locate(p *bgp.Peer, network Network, old *sessions) place.Place {
+	is := located{peer: p.Address, device: p.Device}
+	var err error
+	if is.place, err = network.Locate(p.Address, p.Device); err != nil {
+		was := old.places[p.Name]
+		if was.peer != is.peer || was.device != is.device {
+			return place.Place{}
+		}
+		is = was
+	}
+	s.places[p.Name] = is
+	return is.place
+}
+
+// build returns the session with one peer, without next hops. found is its address if the BGPPeer gives none.
+func build(p *config.BGPPeer, found netip.Addr, passwords map[string]string) (bgp.Peer, announce.Refusal) {
 	peer := bgp.Peer{
 		Name: p.Name, Address: p.Address, Port: p.Port, LocalASN: p.LocalASN, PeerASN: p.PeerASN, Source: p.Source, Device: p.Device,
 		Passive: p.Passive, Multihop: p.Multihop, TTLSecurity: p.TTLSecurity, Password: p.Password,
@@ -141,7 +187,7 @@ func build(p *config.BGPPeer, found netip.Addr, passwords map[string]string, net
 	if p.PasswordSecret != "" {
 		password, ok := passwords[p.PasswordSecret]
 		if !ok || password == "" {
-			return peer, bfd.Session{}, announce.Refusal{Reason: NoPassword, Message: fmt.Sprintf(
+			return peer, announce.Refusal{Reason: NoPassword, Message: fmt.Sprintf(
 				"spec.passwordSecret is %s, but there is no Secret of that name, of type kubernetes.io/basic-auth and with an entry \"password\", "+
 					"in the namespace that Steelyard is installed in: create it", p.PasswordSecret)}
 		}
@@ -149,19 +195,17 @@ func build(p *config.BGPPeer, found netip.Addr, passwords map[string]string, net
 	}
 	both := p.DualStack || p.Interface != ""
 	peer.IPv4, peer.IPv6 = both || peer.Address.Is4(), both || peer.Address.Is6()
-	// Where there is no way to the peer, the session says so itself; what is not known meanwhile is known once there is one.
-	at, err := network.Locate(peer.Address, peer.Device)
-	if err == nil {
-		peer.NextHop4, peer.NextHop6 = at.NextHop4, at.NextHop6
+	return peer, announce.Refusal{}
+}
+
+// watch returns the BFD session with a peer. One of another AS is on our network unless something says that it may be farther away,
+// whatever the routes to it are while an interface is down.
+func watch(p *config.BGPPeer, peer *bgp.Peer, at place.Place) bfd.Session {
+	near := p.PeerASN != p.LocalASN && p.TTLSecurity <= 1
+	return bfd.Session{
+		Peer: peer.Address, Local: peer.Source, Device: peer.Device, Multihop: p.Multihop || at.Routed && !near,
+		Transmit: p.BFD.Transmit, Receive: p.BFD.Receive, Multiplier: p.BFD.Multiplier, Passive: p.BFD.Passive, MinimumTTL: p.BFD.MinimumTTL,
 	}
-	var session bfd.Session
-	if p.BFD != nil {
-		session = bfd.Session{
-			Peer: peer.Address, Local: peer.Source, Device: peer.Device, Multihop: p.Multihop || at.Routed,
-			Transmit: p.BFD.Transmit, Receive: p.BFD.Receive, Multiplier: p.BFD.Multiplier, Passive: p.BFD.Passive, MinimumTTL: p.BFD.MinimumTTL,
-		}
-	}
-	return peer, session, announce.Refusal{}
 }
 
 // routerID returns an identifier for a node whose peers don't give it one: its IPv4 address, or on a node without one a number made of its
