@@ -24,13 +24,13 @@ type Config struct {
 // and told everything.
 type Engine struct {
 	config  Config
-	began   time.Time
 	wake    chan struct{} // desired or resets have changed
 	changed chan struct{}
 	ended   chan struct{}
 
 	mu       sync.Mutex
 	desired  bgp.Desired
+	wantedAt map[string]time.Time   // since when there is to be a session, by peer
 	resets   map[string]string      // why, by peer
 	sessions map[string]bgp.Session // as the child last said
 	failures map[string]failure     // of the child, as sessions that it ended
@@ -56,8 +56,8 @@ func Start(ctx context.Context, c Config) *Engine {
 
 func newEngine(c Config) *Engine {
 	return &Engine{
-		config: c, began: time.Now(), wake: make(chan struct{}, 1), changed: make(chan struct{}, 1), ended: make(chan struct{}),
-		resets: map[string]string{}, sessions: map[string]bgp.Session{}, failures: map[string]failure{},
+		config: c, wake: make(chan struct{}, 1), changed: make(chan struct{}, 1), ended: make(chan struct{}),
+		wantedAt: map[string]time.Time{}, resets: map[string]string{}, sessions: map[string]bgp.Session{}, failures: map[string]failure{},
 	}
 }
 
@@ -69,12 +69,17 @@ func (e *Engine) Sync(d bgp.Desired) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.desired = d
-	known := map[string]bool{}
-	for _, p := range d.Peers {
-		known[p.Name] = true
+	since := make(map[string]time.Time, len(d.Peers))
+	for i := range d.Peers {
+		name := d.Peers[i].Name
+		since[name] = time.Now()
+		if old, known := e.wantedAt[name]; known {
+			since[name] = old
+		}
 	}
-	maps.DeleteFunc(e.failures, func(peer string, _ failure) bool { return !known[peer] })
-	maps.DeleteFunc(e.resets, func(peer, _ string) bool { return !known[peer] })
+	e.wantedAt = since
+	maps.DeleteFunc(e.failures, func(peer string, _ failure) bool { return since[peer].IsZero() })
+	maps.DeleteFunc(e.resets, func(peer, _ string) bool { return since[peer].IsZero() })
 	notify(e.wake)
 }
 
@@ -95,7 +100,7 @@ func (e *Engine) Sessions() []bgp.Session {
 		s, said := e.sessions[p.Name]
 		f := e.failures[p.Name]
 		if !said {
-			s = bgp.Session{Peer: p.Name, State: bgp.Idle, Since: e.began}
+			s = bgp.Session{Peer: p.Name, State: bgp.Idle, Since: e.wantedAt[p.Name]}
 			if f.why != "" {
 				s.Since = f.when
 			}

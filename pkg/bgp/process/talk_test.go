@@ -294,3 +294,18 @@ func TestPackShares(t *testing.T) {
 		t.Error("what the speaker shares is not shared by the child")
 	}
 }
+
+func TestSinceOfASessionThatNeverWas(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(Config{})
+		begin := time.Now()
+		e.Sync(bgp.Desired{RouterID: routerID, Peers: peers("a")})
+		time.Sleep(time.Hour)
+		e.Sync(bgp.Desired{RouterID: routerID, Peers: peers("a", "b")})
+		for i, want := range []time.Time{begin, begin.Add(time.Hour)} {
+			if s := e.Sessions()[i]; !s.Since.Equal(want) {
+				t.Errorf("session with %s since %v, want %v", s.Peer, s.Since, want)
+			}
+		}
+	})
+}
