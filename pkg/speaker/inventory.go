@@ -171,6 +171,7 @@ func (v *inventory) DeleteNode(name string) {
 	delete(v.nodes, name)
 	v.nodesChanged = true
 	v.wake()
+	v.wakeRouting()
 }
 
 // SetConfig takes a changed configuration.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net/netip"
+	"time"
 
 	"github.com/steelyard-lb/steelyard/pkg/bgp/place"
 	"github.com/steelyard-lb/steelyard/pkg/bgp/unnumbered"
@@ -27,21 +28,32 @@ func newKernel(ctx context.Context, o Options) (*kernel, error) {
 			o.Log.Error("peers at the other end of interfaces can't be found", "error", err)
 		}
 	}()
-	go func() {
-		for {
-			select {
-			case <-moved:
-			case <-k.Discovery.Changed():
-			case <-ctx.Done():
-				return
-			}
-			select {
-			case k.changed <- struct{}{}:
-			default:
-			}
-		}
-	}()
+	go relayPaced(ctx, k.changed, moved, k.Discovery.Changed())
 	return k, nil
+}
+
+// movePause is the least time between two looks at what the kernel knows: pods come and go, and so do routes, by the hundred.
+const movePause = 100 * time.Millisecond
+
+// relayPaced passes on what either channel says: the first at once, and what follows within movePause as one.
+func relayPaced(ctx context.Context, to chan<- struct{}, a, b <-chan struct{}) {
+	for {
+		select {
+		case <-a:
+		case <-b:
+		case <-ctx.Done():
+			return
+		}
+		select {
+		case to <- struct{}{}:
+		default:
+		}
+		select {
+		case <-time.After(movePause):
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // Locate implements Network.

@@ -238,6 +238,56 @@ func TestRulesThatGoBeforeTheStart(t *testing.T) {
 	})
 }
 
+func TestRoutesGoWithTheNode(t *testing.T) {
+	inOffice(t, func(t *testing.T, o *office) {
+		o.reconfigure(func(c *config.Config) {
+			c.BGPAdvertisements[0] = &config.BGPAdvertisement{Name: "all", Pools: []string{"pool"}, Length4: 32, Length6: 128,
+				Nodes: []labels.Selector{labels.SelectorFromSet(labels.Set{"rack": "a"})}}
+		})
+		o.serve("default/web", "10.0.0.1", "node-b")
+		close(o.synced)
+		o.expect(t, "at first", "10.0.0.1/32")
+		o.DeleteNode("node-a")
+		o.expect(t, "without its Node")
+	})
+}
+
+// TestManyMovesAreFewLooks: what changes all the time on a busy node is looked at every now and then, and once more at the end.
+func TestManyMovesAreFewLooks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		from, to := make(chan struct{}, 1), make(chan struct{}, 1)
+		go relayPaced(t.Context(), to, from, nil)
+		looks, last := 0, time.Time{}
+		go func() {
+			for {
+				select {
+				case <-to:
+					looks, last = looks+1, time.Now()
+				case <-t.Context().Done():
+					return
+				}
+			}
+		}()
+		begin := time.Now()
+		for range 1000 {
+			select {
+			case from <- struct{}{}:
+			default:
+			}
+			time.Sleep(time.Millisecond)
+		}
+		end := time.Now()
+		time.Sleep(movePause)
+		synctest.Wait()
+		if most := 1 + int(end.Sub(begin)/movePause) + 1; looks > most || looks < most-2 {
+			t.Errorf("%d looks, want %d", looks, most)
+		}
+		if last.Before(end.Add(-time.Millisecond)) {
+			t.Errorf("the last look was %v before the last change", end.Sub(last))
+		}
+	})
+}
+
 // TestNothingFlaps: what does not concern a session or a route leaves them as they are.
 func TestNothingFlaps(t *testing.T) {
 	inOffice(t, func(t *testing.T, o *office) {
