@@ -50,6 +50,7 @@ type routing struct {
 	node     announce.Node
 	parsed   *config.Config
 	sessions sessions
+	watches  watches
 	table    *announce.RouteTable
 	routed   map[string]routed   // by Service
 	gated    map[string]struct{} // Services with addresses that wait for this node's rules
@@ -160,13 +161,13 @@ func (r *routing) pass(now time.Time, moved bool) time.Time {
 	r.config.Engine.Sync(bgp.Desired{
 		RouterID: r.sessions.routerID, ListenPort: r.config.ListenPort, Peers: r.sessions.peers, Routes: r.table.Routes(),
 	})
-	r.config.BFD.Sync(r.sessions.watched())
+	r.config.BFD.Sync(r.watches.due(&r.sessions, r.config.Engine.Sessions(), now))
 	r.report()
 	return r.nextTime(now)
 }
 
 func (r *routing) nextTime(now time.Time) time.Time {
-	next := now.Add(housekeeping)
+	next := r.watches.next(now.Add(housekeeping))
 	for _, since := range r.uncarried {
 		if t := since.Add(repair); t.Before(next) {
 			next = t

@@ -223,17 +223,6 @@ func routerID(node string, ip netip.Addr, own []netip.Addr) netip.Addr {
 	return netip.AddrFrom4([4]byte{byte(n>>24) | 1, byte(n >> 16), byte(n >> 8), byte(n)}) // never 0.0.0.0
 }
 
-// watched returns the BFD sessions.
-func (s *sessions) watched() []bfd.Session {
-	all := make([]bfd.Session, 0, len(s.bfd))
-	for i := range s.peers {
-		if b, ok := s.bfd[s.peers[i].Name]; ok {
-			all = append(all, b)
-		}
-	}
-	return all
-}
-
 // logNews logs why sessions are refused that were not, or for another reason.
 func (s *sessions) logNews(old sessions, log *slog.Logger) {
 	for name, r := range s.refused {

@@ -19,6 +19,8 @@ const (
 	statusRefused = 30 * time.Second
 	// statusSettle is the shortest time between writes of one BGPSession whose state is the same.
 	statusSettle = 10 * time.Second
+	// statusBurst is how often in short order a session may change and be told of at once.
+	statusBurst = 6
 	// statusReview is how often it is made sure that nobody has changed or deleted an object.
 	statusReview = time.Hour
 )
@@ -50,6 +52,7 @@ type statuses struct {
 	written   map[statusKey]time.Time             // BGPSessions of this run
 	up        map[string]sessionUp                // by peer
 	events    map[string]sessionEvent             // to be written, by peer
+	busy      map[string]time.Time                // by peer, see hurry
 
 	complainAt time.Time // belongs to run, like what follows from it
 }
@@ -82,6 +85,7 @@ func newStatuses(a *api, node string, log *slog.Logger) *statuses {
 		written:   map[statusKey]time.Time{},
 		up:        map[string]sessionUp{},
 		events:    map[string]sessionEvent{},
+		busy:      map[string]time.Time{},
 	}
 }
 
@@ -301,6 +305,11 @@ func (s *statuses) idle(now time.Time) time.Duration {
 			next = at
 		}
 	}
+	for _, e := range s.events {
+		if e.due.Before(next) {
+			next = e.due
+		}
+	}
 	return next.Sub(now)
 }
 
@@ -439,4 +448,5 @@ type sessionEvent struct {
 	reason  announce.Reason
 	message string
 	at      time.Time
+	due     time.Time // when it is written
 }

@@ -477,6 +477,57 @@ func TestSessionsAreShown(t *testing.T) {
 	})
 }
 
+// A session that goes up and down all the time is not written of all the time, and in the end it is shown as it is.
+func TestRestlessSession(t *testing.T) {
+	inTime(t, func(t *testing.T, server *statusServer, _ *api, s *statuses) {
+		go s.run(t.Context())
+		server.change(func() {
+			server.objects["/apis/steelyard.io/v1beta1/bgppeers/tor"] = statusObject{Metadata: metav1.ObjectMeta{UID: "the-uid"}}
+		})
+		s.ready()
+		const minutes = 10
+		for i := range minutes * 60 {
+			st := v1beta1.BGPSessionStatus{Peer: "tor", Address: "192.0.2.1", State: "Established", Since: metav1.Now()}
+			if i%2 == 1 {
+				st.State, st.LastError = "Active", "the router closed the connection"
+			}
+			s.SetSessions([]v1beta1.BGPSessionStatus{st})
+			time.Sleep(time.Second)
+		}
+		statuses, events := 0, 0
+		for _, w := range server.wrote() {
+			if strings.HasPrefix(w, "PATCH") {
+				statuses++
+			} else {
+				events++
+			}
+		}
+		if most := statusBurst + minutes*60*2/int(statusSettle.Seconds()); statuses > most || events > most {
+			t.Errorf("%d writes and %d Events in %d minutes", statuses, events, minutes)
+		}
+		time.Sleep(statusSettle)
+		synctest.Wait()
+		if got := server.statusOf(sessionsPath + "/node-a.tor"); !strings.Contains(got, `"state":"Active"`) {
+			t.Errorf("in the end the status is %s", got)
+		}
+		server.mu.Lock()
+		last := server.events[len(server.events)-1]
+		server.mu.Unlock()
+		if !strings.Contains(last, "BGPSessionDown") {
+			t.Errorf("the last Event is %q", last)
+		}
+
+		// After a while without changes it is as good as any.
+		time.Sleep(statusBurst * statusSettle)
+		server.wrote()
+		s.SetSessions([]v1beta1.BGPSessionStatus{{Peer: "tor", Address: "192.0.2.1", State: "Established", Since: metav1.Now()}})
+		synctest.Wait()
+		if got := server.wrote(); len(got) != 2 {
+			t.Errorf("written of a session that is up again: %q", got)
+		}
+	})
+}
+
 // A restart is no news, unless the session does not come back.
 func TestSessionEventsOverARestart(t *testing.T) {
 	up := v1beta1.BGPSessionStatus{Peer: "tor", Address: "192.0.2.1", State: "Established"}

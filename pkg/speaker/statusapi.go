@@ -138,10 +138,13 @@ func refusedByAPI(err error) bool {
 
 // writeEvents writes the Events of sessions. It returns false if the API server is away.
 func (s *statuses) writeEvents(ctx context.Context) bool {
+	events := map[string]sessionEvent{}
 	s.mu.Lock()
-	events := s.events
-	if len(events) > 0 {
-		s.events = map[string]sessionEvent{}
+	for peer, e := range s.events {
+		if !time.Now().Before(e.due) {
+			events[peer] = e
+			delete(s.events, peer)
+		}
 	}
 	s.mu.Unlock()
 	there := true

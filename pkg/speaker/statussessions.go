@@ -25,6 +25,7 @@ func (s *statuses) lookAtSessions(now time.Time) {
 	for peer := range gone {
 		delete(s.published, peer)
 		delete(s.up, peer)
+		delete(s.busy, peer)
 		if key := s.sessionKey(peer); s.items[key] != nil {
 			s.items[key].session = ""
 			s.enqueue(key, time.Time{})
@@ -33,11 +34,21 @@ func (s *statuses) lookAtSessions(now time.Time) {
 }
 
 func (s *statuses) lookAtSession(status v1beta1.BGPSessionStatus, now time.Time) {
-	s.watchSession(status, now)
+	key := s.sessionKey(status.Peer)
+	found := status
 	old, known := s.published[status.Peer]
 	status = settled(old, status, now)
 	s.published[status.Peer] = status
-	key := s.sessionKey(status.Peer)
+	var at, eventAt time.Time
+	switch {
+	case !known:
+	case sameState(old, status):
+		at = s.written[key].Add(statusSettle)
+	case !s.hurry(status.Peer, now):
+		at = s.written[key].Add(statusSettle)
+		eventAt = now.Add(statusSettle)
+	}
+	s.watchSession(found, now, eventAt)
 	it := s.items[key]
 	if it == nil {
 		it = &statusItem{}
@@ -48,11 +59,17 @@ func (s *statuses) lookAtSession(status v1beta1.BGPSessionStatus, now time.Time)
 		return
 	}
 	it.session = text
-	var at time.Time
-	if known && sameState(old, status) {
-		at = s.written[key].Add(statusSettle)
-	}
 	s.enqueue(key, at)
+}
+
+// hurry tells whether a session's change may be told at once. One that changes all the time is told of every now and then.
+func (s *statuses) hurry(peer string, now time.Time) bool {
+	until := later(s.busy[peer], now)
+	if until.Sub(now) > (statusBurst-1)*statusSettle {
+		return false
+	}
+	s.busy[peer] = until.Add(statusSettle)
+	return true
 }
 
 // settled returns the status with what need not be written anew taken from the old one. A session that does not come up goes from state to
@@ -90,13 +107,16 @@ func stateClass(state string) string {
 }
 
 // watchSession makes Events of sessions that come up or go down. One that an earlier run left up is not down before there is an error: it
-// takes a moment to come back.
-func (s *statuses) watchSession(status v1beta1.BGPSessionStatus, now time.Time) {
+// takes a moment to come back. They are written at the given time or, if another is waiting for its time, then.
+func (s *statuses) watchSession(status v1beta1.BGPSessionStatus, now, due time.Time) {
 	is := s.up[status.Peer]
 	established := status.State == string(bgp.Established)
+	if waiting, ok := s.events[status.Peer]; ok && waiting.due.Before(due) {
+		due = waiting.due
+	}
 	switch {
 	case established && !is.up:
-		s.events[status.Peer] = sessionEvent{announce.SessionUp, fmt.Sprintf("node %s has a session with %s, AS %d", s.node, status.Address, status.PeerASN), now}
+		s.events[status.Peer] = sessionEvent{announce.SessionUp, fmt.Sprintf("node %s has a session with %s, AS %d", s.node, status.Address, status.PeerASN), now, due}
 	case !established && is.up && (is.seen || status.LastError != ""):
 		message := fmt.Sprintf("node %s has lost its session", s.node)
 		if status.Address != "" {
@@ -108,7 +128,7 @@ func (s *statuses) watchSession(status v1beta1.BGPSessionStatus, now time.Time) 
 		if status.LastError != "" {
 			message += ": " + status.LastError
 		}
-		s.events[status.Peer] = sessionEvent{announce.SessionDown, message, now}
+		s.events[status.Peer] = sessionEvent{announce.SessionDown, message, now, due}
 	case !established && is.up: // it may come back
 		return
 	}
