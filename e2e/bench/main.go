@@ -1,5 +1,6 @@
 // Bench measures in the lab what the documentation claims: how long a failover interrupts clients, how long a new Service
-// takes to answer, how long each of a thousand Services waits for its address, and how much memory that takes.
+// takes to answer, how long each of a thousand Services waits for its address, how long routers wait for routes, and how much memory that
+// takes.
 package main
 
 import (
@@ -44,7 +45,7 @@ func main() {
 	cluster.Supervise()
 	rounds := flag.Int("rounds", 10, "how often each failover and each new Service is measured")
 	burst := flag.Int("services", 1000, "how many Services are created at once")
-	only := flag.String("only", "", "measure one thing: new-service, failover, failover-busy or burst")
+	only := flag.String("only", "", "measure one thing: new-service, failover, failover-busy, burst, bgp-route, bgp-dead-node, bgp-restart or bgp-many")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -83,6 +84,10 @@ func run(ctx context.Context, rounds, burst int, only string) (err error) {
 		{"failover", func() error { return b.failover(ctx, "a node loses power", nil) }},
 		{"failover-busy", func() error { return b.failover(ctx, "a node loses power, all CPUs busy", busy) }},
 		{"burst", func() error { return b.thousand(ctx, burst) }},
+		{"bgp-route", func() error { return b.oneRoute(ctx) }},
+		{"bgp-dead-node", func() error { return b.deadNode(ctx) }},
+		{"bgp-restart", func() error { return b.speakerRestart(ctx, 2*burst) }},
+		{"bgp-many", func() error { return manyRoutes(ctx) }},
 	} {
 		if only != "" && only != m.name {
 			continue

@@ -1,4 +1,4 @@
-// Demo shows Steelyard at work: it starts a real cluster, installs the chart, serves a Service, and pulls a node's
+// Demo shows Steelyard at work: it starts a real cluster, installs the chart, serves a Service over layer 2 and over BGP, and pulls a node's
 // cable under a client that never rests. Each step prints the command that a user would type.
 package main
 
@@ -71,7 +71,7 @@ func run(ctx context.Context) (err error) {
 	if d.Cluster, err = fixture.New(lab); err != nil {
 		return err
 	}
-	for _, act := range []func() error{d.install, d.configure, d.serve, d.path, d.fail} {
+	for _, act := range []func() error{d.install, d.configure, d.serve, d.path, d.routers, d.fail} {
 		if err := act(); err != nil {
 			return err
 		}

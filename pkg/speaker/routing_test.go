@@ -457,6 +457,11 @@ func TestBFDEndsTheSession(t *testing.T) {
 		})
 		close(o.synced)
 		synctest.Wait()
+		if len(o.bfd.sessions) != 0 {
+			t.Fatalf("BFD before BGP: %v", o.bfd.sessions)
+		}
+		time.Sleep(watchPatience)
+		synctest.Wait()
 		if len(o.bfd.sessions) != 1 {
 			t.Fatalf("BFD sessions: %v", o.bfd.sessions)
 		}

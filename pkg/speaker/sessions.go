@@ -106,7 +106,7 @@ func resolve(node *announce.Node, annotations map[string]string, all []*config.B
 			s.told6 = append(s.told6, p.Name)
 		}
 		if p.BFD != nil {
-			s.bfd[p.Name] = watch(p, &peer, at)
+			s.bfd[p.Name] = bfdSession(p, &peer, at)
 		}
 		if p.ShutdownTime > 0 {
 			s.shutdown[p.Name] = p.ShutdownTime
@@ -198,9 +198,9 @@ func build(p *config.BGPPeer, found netip.Addr, passwords map[string]string) (bg
 	return peer, announce.Refusal{}
 }
 
-// watch returns the BFD session with a peer. One of another AS is on our network unless something says that it may be farther away,
+// bfdSession returns the BFD session with a peer. One of another AS is on our network unless something says that it may be farther away,
 // whatever the routes to it are while an interface is down.
-func watch(p *config.BGPPeer, peer *bgp.Peer, at place.Place) bfd.Session {
+func bfdSession(p *config.BGPPeer, peer *bgp.Peer, at place.Place) bfd.Session {
 	near := p.PeerASN != p.LocalASN && p.TTLSecurity <= 1
 	return bfd.Session{
 		Peer: peer.Address, Local: peer.Source, Device: peer.Device, Multihop: p.Multihop || at.Routed && !near,

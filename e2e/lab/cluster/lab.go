@@ -226,7 +226,10 @@ func (l *Lab) Mend(ctx context.Context, machine string) error {
 	if err := l.port(ctx, machine, "up"); err != nil {
 		return err
 	}
-	return l.onSwitch(ctx, "bridge", "link", "set", "dev", machine, "state", "3")
+	// A port that has just come up is forwarding by itself, a moment later; until then its state can't be set.
+	return l.WaitFor(ctx, "the switch to forward for "+machine, func(ctx context.Context) error {
+		return l.onSwitch(ctx, "bridge", "link", "set", "dev", machine, "state", "3")
+	})
 }
 
 func (l *Lab) port(ctx context.Context, machine, state string) error {

@@ -130,6 +130,8 @@ func (s *Server) start() error {
 		// The ASN is that of no peer: each has its own.
 		err = engine.StartBgp(context.Background(), &api.StartBgpRequest{Global: &api.Global{
 			Asn: 65535, RouterId: engineID, ListenPort: int32(endpoint.Port()), ListenAddresses: []string{endpoint.Addr().String()},
+			// IPv4 and IPv6 unicast, as GoBGP numbers them; tables for all that it knows take 10 MB while empty.
+			Families: []uint32{0, 1},
 		}})
 		if err == nil {
 			s.engine, s.endpoint = engine, endpoint
