@@ -388,6 +388,7 @@ func TestNetworkThatIsGoneForAMoment(t *testing.T) {
 		}
 		o.network.set(up)
 		close(o.synced)
+		time.Sleep(watchPatience)
 		synctest.Wait()
 		before, watched := o.engine.last(), o.bfd.sessions
 		if len(before.Peers) != 2 || before.Peers[0].NextHop6 != here.NextHop6 || len(watched) != 2 || !watched[0].Multihop || watched[1].Multihop {
