@@ -10,6 +10,7 @@ import (
 	"github.com/steelyard-lb/steelyard/e2e/fixture"
 	"github.com/steelyard-lb/steelyard/e2e/lab/cluster"
 	"github.com/steelyard-lb/steelyard/e2e/traffic"
+	"github.com/steelyard-lb/steelyard/pkg/api/v1beta1"
 )
 
 const routerConfig = `bfd
@@ -52,6 +53,20 @@ spec:
   ports: [{name: http, port: 80, targetPort: 8080}, {name: echo, port: 7000}]
 `
 
+// sessionsUp succeeds once every node's session, BFD's too, is up and has told the router of the Service.
+func (d *demo) sessionsUp(ctx context.Context) error {
+	var sessions v1beta1.BGPSessionList
+	if err := d.List(ctx, &sessions); err != nil {
+		return err
+	}
+	for _, s := range sessions.Items {
+		if s.Status.BFD == nil || s.Status.BFD.State != "Up" || s.Status.AnnouncedPrefixes == 0 {
+			return fmt.Errorf("%s is %+v", s.Name, s.Status)
+		}
+	}
+	return nil
+}
+
 // routers shows the same workload served to a host behind a real router, FRR, and a node's failure there.
 func (d *demo) routers() error {
 	say("Now BGP: the nodes peer with the router, FRR, which spreads connections from a host behind it over all of them.")
@@ -71,6 +86,9 @@ func (d *demo) routers() error {
 	}
 	prefix := netip.PrefixFrom(addrs[0], 32)
 	if err := d.AwaitNextHops(d.ctx, r, prefix, "node-1", "node-2", "node-3"); err != nil {
+		return err
+	}
+	if err := d.WaitFor(d.ctx, "the sessions to be shown as they are", d.sessionsUp); err != nil {
 		return err
 	}
 	if err := d.kubectl("get", "bgpsessions"); err != nil {
@@ -116,6 +134,9 @@ func (d *demo) routers() error {
 		return err
 	}
 	stream.Stop()
+	if err := d.AwaitNextHops(d.ctx, r, prefix, "node-1", "node-2"); err != nil {
+		return err
+	}
 	fmt.Printf("  The router sends nothing to node-3 any more, %d ms after the cable was cut.\n", gone.Milliseconds())
 	command("ip route show " + prefix.String())
 	if out, err = r.Host.Run(d.ctx, "ip", "route", "show", prefix.String()); err != nil {
