@@ -185,6 +185,31 @@ func TestPartitionHeals(t *testing.T) {
 	})
 }
 
+// TestPartitionThatLasts: who was taken for dead for long looks whether it is still shown.
+func TestPartitionThatLasts(t *testing.T) {
+	inWorld(t, 3, func(t *testing.T, w *world) {
+		rechecks := func(want int32) {
+			t.Helper()
+			for name, p := range w.running {
+				if n := p.shown.rechecks.Load(); (n > 0) != (want > 0) {
+					t.Errorf("%s has looked %d times", name, n)
+				}
+			}
+		}
+		time.Sleep(steady + time.Second)
+		w.hub.split("node-a")
+		time.Sleep(5 * time.Second)
+		w.hub.heal()
+		time.Sleep(5 * time.Second)
+		rechecks(0)
+		w.hub.split("node-a")
+		time.Sleep(2 * burial)
+		w.hub.heal()
+		time.Sleep(5 * time.Second)
+		rechecks(1)
+	})
+}
+
 func TestCutCableComesBackQuietly(t *testing.T) {
 	inWorld(t, 3, func(t *testing.T, w *world) {
 		addrs := w.servicesWithAddresses(12)

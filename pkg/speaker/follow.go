@@ -46,6 +46,9 @@ func (s *Speaker) follow(now time.Time) {
 
 	for name := range s.view.live {
 		if !old.live[name] {
+			if t, lost := s.lostAt[name]; lost && now.Sub(t) >= burial && s.config.Shown != nil {
+				s.config.Shown.Recheck() // it may have lost this node, too
+			}
 			delete(s.lostAt, name)
 			s.reunited = now
 		}

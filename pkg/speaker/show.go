@@ -16,6 +16,8 @@ type Layer2Reporter interface {
 	// Bury deletes what was shown of nodes that are gone, and Keep what was shown of all nodes but these.
 	Bury(nodes []string)
 	Keep(nodes []string)
+	// Recheck makes up for what others may have deleted that took this node for dead.
+	Recheck()
 }
 
 // shown are the statuses that are written until ctx is done.
@@ -29,6 +31,9 @@ func (s shown) Bury(nodes []string) { go s.buryDead(s.ctx, nodes) }
 
 // Keep implements Layer2Reporter.
 func (s shown) Keep(nodes []string) { go s.buryUnknown(s.ctx, nodes) }
+
+// Recheck implements Layer2Reporter. It leaves others the time to finish.
+func (s shown) Recheck() { s.reviewIn(statusSettle) }
 
 // settle lets the statuses delete what an earlier run has shown, once all that is announced has been shown: routes may wait that long for
 // their rules.

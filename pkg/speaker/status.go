@@ -154,6 +154,16 @@ func (s *statuses) ready() {
 	s.wakeUp()
 }
 
+// reviewIn has everything looked at anew after a while, at the latest.
+func (s *statuses) reviewIn(d time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if at := time.Now().Add(d); at.Before(s.reviewAt) {
+		s.reviewAt = at
+		s.wakeUp()
+	}
+}
+
 // run writes until ctx is done. What is written then stays, for the next run to go on with.
 func (s *statuses) run(ctx context.Context) {
 	for ctx.Err() == nil {

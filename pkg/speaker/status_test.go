@@ -376,6 +376,11 @@ func TestStatusesAreMended(t *testing.T) {
 		time.Sleep(statusReview)
 		synctest.Wait()
 		expect(t, "changed", server.wrote(), "PATCH "+web)
+		server.change(func() { delete(server.objects, web) })
+		shown{s, t.Context()}.Recheck()
+		time.Sleep(statusSettle)
+		synctest.Wait()
+		expect(t, "deleted by those who took this node for dead", server.wrote(), "PATCH "+web)
 	})
 }
 
@@ -610,6 +615,13 @@ func TestDeadNodesAreBuried(t *testing.T) {
 		if len(server.objects) != 7 {
 			t.Errorf("%d objects are left of nodes that are known", len(server.objects))
 		}
+		// A list that is out of date does no harm: node-b has come since.
+		server.change(func() { server.objects["/api/v1/nodes/node-b"] = statusObject{} })
+		s.buryUnknown(t.Context(), []string{"node-x"})
+		if len(server.objects) != 8 {
+			t.Errorf("%d objects are left of nodes that there are", len(server.objects))
+		}
+		server.change(func() { delete(server.objects, "/api/v1/nodes/node-b") })
 		s.buryUnknown(t.Context(), []string{"node-x"})
 		if len(server.objects) != 1 {
 			t.Errorf("%d objects are left", len(server.objects))

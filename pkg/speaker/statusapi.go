@@ -214,23 +214,24 @@ func (s *statuses) buryDead(ctx context.Context, dead []string) {
 	}
 	if len(values) > 0 {
 		slices.Sort(values)
-		s.bury(ctx, nodeLabel+" in ("+strings.Join(values, ",")+")")
+		s.bury(ctx, nodeLabel+" in ("+strings.Join(values, ",")+")", func(context.Context, string) (bool, error) { return false, nil })
 	}
 }
 
-// buryUnknown does so with what nodes have left that are not among the known ones, those that went while nobody looked.
+// buryUnknown does so with what nodes have left that are not among the known ones, those that went while nobody looked. Others may have come
+// since, and the API server knows them.
 func (s *statuses) buryUnknown(ctx context.Context, known []string) {
 	values := []string{nodeLabelValue(s.node)}
 	for _, node := range known {
 		values = append(values, nodeLabelValue(node))
 	}
 	slices.Sort(values)
-	s.bury(ctx, nodeLabel+","+nodeLabel+" notin ("+strings.Join(slices.Compact(values), ",")+")")
+	s.bury(ctx, nodeLabel+","+nodeLabel+" notin ("+strings.Join(slices.Compact(values), ",")+")", s.api.hasNode)
 }
 
-func (s *statuses) bury(ctx context.Context, selector string) {
+func (s *statuses) bury(ctx context.Context, selector string, lives func(ctx context.Context, node string) (bool, error)) {
 	for {
-		err := s.buryOnce(ctx, selector)
+		err := s.buryOnce(ctx, selector, lives)
 		if err == nil || ctx.Err() != nil {
 			return
 		}
@@ -243,21 +244,42 @@ func (s *statuses) bury(ctx context.Context, selector string) {
 	}
 }
 
-func (s *statuses) buryOnce(ctx context.Context, selector string) error {
+func (s *statuses) buryOnce(ctx context.Context, selector string, lives func(ctx context.Context, node string) (bool, error)) error {
 	for _, resource := range []string{sessionsResource, announcementsResource} {
-		var keys []statusKey
-		err := s.api.eachStatus(ctx, resource, selector, func(key statusKey, _ []byte) error {
-			keys = append(keys, key)
+		byNode := map[string][]statusKey{}
+		err := s.api.eachStatus(ctx, resource, selector, func(key statusKey, raw []byte) error {
+			var status struct{ Node string }
+			_ = json.Unmarshal(raw, &status) // nobody's without a node
+			byNode[status.Node] = append(byNode[status.Node], key)
 			return nil
 		})
 		if err != nil {
 			return err
 		}
-		for _, key := range keys {
-			if err := s.api.deleteStatus(ctx, key); err != nil {
-				return fmt.Errorf("delete %s %s/%s: %w", key.resource, key.namespace, key.name, err)
+		for node, keys := range byNode {
+			if there, err := lives(ctx, node); err != nil {
+				return fmt.Errorf("get Node %s: %w", node, err)
+			} else if there {
+				continue
+			}
+			for _, key := range keys {
+				if err := s.api.deleteStatus(ctx, key); err != nil {
+					return fmt.Errorf("delete %s %s/%s: %w", key.resource, key.namespace, key.name, err)
+				}
 			}
 		}
 	}
 	return nil
+}
+
+// hasNode tells whether there is a Node of that name.
+func (a *api) hasNode(ctx context.Context, name string) (bool, error) {
+	if name == "" {
+		return false, nil
+	}
+	err := a.core.Get().Resource("nodes").Name(name).Timeout(apiTimeout).Do(ctx).Error()
+	if apierrors.IsNotFound(err) {
+		return false, nil
+	}
+	return err == nil, err
 }

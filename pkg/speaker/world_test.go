@@ -11,6 +11,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -18,6 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/steelyard-lb/steelyard/pkg/announce"
+	"github.com/steelyard-lb/steelyard/pkg/api/v1beta1"
 	"github.com/steelyard-lb/steelyard/pkg/config"
 )
 
@@ -43,9 +45,18 @@ type program struct {
 	speaker *Speaker
 	layer2  *fakeLayer2
 	gate    *fakeGate
+	shown   *fakeShown
 	stop    context.CancelFunc
 	done    chan struct{}
 }
+
+// fakeShown is a Layer2Reporter that counts.
+type fakeShown struct{ rechecks atomic.Int32 }
+
+func (f *fakeShown) SetLayer2(string, *v1beta1.Layer2Announcement) {}
+func (f *fakeShown) Bury([]string)                                 {}
+func (f *fakeShown) Keep([]string)                                 {}
+func (f *fakeShown) Recheck()                                      { f.rechecks.Add(1) }
 
 // inWorld runs a test in a world with n nodes, under synctest's clock.
 func inWorld(t *testing.T, n int, f func(*testing.T, *world)) {
@@ -106,9 +117,10 @@ func (w *world) start(name string) *program {
 	synced := make(chan struct{})
 	l2 := w.lan.attach(name, mac)
 	gate := &fakeGate{changed: make(chan struct{}, 1)}
-	s := New(Config{Node: name, Layer2: l2, Dataplane: gate, Reporter: w.reporter, Synced: synced, Log: w.log(name)})
+	shown := &fakeShown{}
+	s := New(Config{Node: name, Layer2: l2, Dataplane: gate, Reporter: w.reporter, Shown: shown, Synced: synced, Log: w.log(name)})
 	ctx, cancel := context.WithCancel(context.Background())
-	p := &program{speaker: s, layer2: l2, gate: gate, stop: cancel, done: make(chan struct{})}
+	p := &program{speaker: s, layer2: l2, gate: gate, shown: shown, stop: cancel, done: make(chan struct{})}
 	w.mu.Lock()
 	w.running[name] = p
 	w.mu.Unlock()
