@@ -209,3 +209,57 @@ router bgp 64512
 	learns(t, f, true, 1)
 	learns(t, f, false, 1)
 }
+
+// TestMemoryOfManyRoutes says what BGP costs a node in memory. The limit is generous: what matters is the figure that it logs.
+func TestMemoryOfManyRoutes(t *testing.T) {
+	var config strings.Builder
+	config.WriteString("router bgp 64512\n no bgp ebgp-requires-policy\n")
+	for _, node := range []netip.Addr{addr4("node"), addr6("node")} {
+		fmt.Fprintf(&config, " neighbor %[1]s remote-as 65001\n neighbor %[1]s timers connect 1\n", node)
+	}
+	fmt.Fprintf(&config, " address-family ipv6 unicast\n  neighbor %s activate\n", addr6("node"))
+	routers := []*router.FRR{frr(t, "frr", config.String()), frr(t, "frr2", config.String())}
+	c := startChild(t)
+	d := bgp.Desired{RouterID: addr4("node"), Peers: []bgp.Peer{
+		peer("a4", addr4("frr")), peer("a6", addr6("frr")), peer("b4", addr4("frr2")), peer("b6", addr6("frr2")),
+	}}
+	c.Sync(d)
+	c.established()
+	before, _ := c.memory()
+	d.Routes = hostRoutes(many, "a4", "a6", "b4", "b6")
+	c.Sync(d)
+	for _, r := range routers {
+		learns(t, r, false, many)
+	}
+	most, file := c.memory()
+	t.Logf("memory of bgpd with 4 sessions: %.1f MB without routes, %.1f MB while %d routes are sent, and %.1f MB of file pages",
+		float64(before)/1024, float64(most)/1024, many, float64(file)/1024)
+	if most > 80<<10 {
+		t.Errorf("bgpd has %d kB of its own", most)
+	}
+	if os.Getenv("STEELYARD_BENCH") != "" {
+		time.Sleep(40 * time.Second) // it gives memory back once it has been quiet for a while
+		settled, _ := c.memory()
+		t.Logf("memory of bgpd with %d routes, 40 s later: %.1f MB", many, float64(settled)/1024)
+	}
+}
+
+// memory returns the child's anonymous memory and the file pages that it has mapped, in KiB.
+func (c *child) memory() (anonymous, file int) {
+	c.t.Helper()
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", c.pid()))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	for line := range strings.Lines(string(status)) {
+		if f := strings.Fields(line); len(f) > 1 {
+			switch f[0] {
+			case "RssAnon:":
+				anonymous, _ = strconv.Atoi(f[1])
+			case "RssFile:":
+				file, _ = strconv.Atoi(f[1])
+			}
+		}
+	}
+	return anonymous, file
+}
