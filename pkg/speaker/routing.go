@@ -56,8 +56,10 @@ type routing struct {
 	gated    map[string]struct{} // Services with addresses that wait for this node's rules
 	// uncarried is since when this node's rules for an announced address are missing. Services that share one are looked at one by one.
 	uncarried map[announce.RouteKey]time.Time
-	// shutUntil is until when routes carry GRACEFUL_SHUTDOWN, since the node is to announce nothing any more.
+	// shutUntil is until when routes carry GRACEFUL_SHUTDOWN, since the node is to announce nothing any more: because it was excluded, or
+	// because the speaker leaves.
 	shutUntil time.Time
+	excluding bool
 	leaving   bool
 	announced bool      // the engine has been told
 	patience  time.Time // when it is told whatever is missing
@@ -107,7 +109,7 @@ func (r *routing) Run(ctx context.Context) {
 	for {
 		next := r.pass(time.Now(), moved)
 		moved = false
-		if r.leaving && !time.Now().Before(r.shutUntil) {
+		if r.leaving && !r.excluding && (!r.announced || !time.Now().Before(r.shutUntil)) {
 			return
 		}
 		timer.Reset(time.Until(next))
@@ -115,7 +117,9 @@ func (r *routing) Run(ctx context.Context) {
 		case <-stop:
 			stop = nil
 			r.leaving = true
-			r.shut(time.Now())
+			if !r.excluding {
+				r.shut(time.Now())
+			}
 		case <-r.woken:
 		case <-gate:
 			r.gateMoved()
@@ -188,14 +192,17 @@ func (r *routing) follow(now time.Time, moved bool) bool {
 	parsed, passwords := r.inventory.config, maps.Clone(r.passwords)
 	r.mu.Unlock()
 
+	if r.leaving {
+		node.Excluded = r.node.Excluded // that is the next run's to heed
+	}
 	changed := parsed != r.parsed || !maps.Equal(node.Labels, r.node.Labels) ||
 		node.Excluded != r.node.Excluded || node.NetworkUnavailable != r.node.NetworkUnavailable
 	if node.Excluded && !r.node.Excluded && r.parsed != nil {
-		r.node, r.parsed = node, parsed
+		r.node, r.parsed, r.excluding = node, parsed, true
 		r.shut(now)
 	}
-	if !r.shutUntil.IsZero() && !r.leaving && (!now.Before(r.shutUntil) || !node.Excluded) {
-		r.shutUntil, changed = time.Time{}, true
+	if r.excluding && (!now.Before(r.shutUntil) || !node.Excluded) {
+		r.excluding, changed = false, true
 	}
 	r.node, r.parsed = node, parsed
 	if !changed && !moved && maps.Equal(passwords, r.sessions.passwords) && maps.Equal(n.Annotations, r.sessions.annotations) {
@@ -211,13 +218,21 @@ func (r *routing) follow(now time.Time, moved bool) bool {
 // shut begins a planned withdrawal: peers that were promised so are told first that the routes are about to go (RFC 8326).
 func (r *routing) shut(now time.Time) {
 	r.shutUntil = now
-	for _, d := range r.sessions.shutdown {
-		r.shutUntil = later(r.shutUntil, now.Add(d))
+	if len(r.table.Routes()) > 0 {
+		for peer, d := range r.sessions.shutdown {
+			if r.lasts(peer) {
+				r.shutUntil = later(r.shutUntil, now.Add(d))
+			}
+		}
 	}
 	r.rerouteAll()
 }
 
-func (r *routing) shutting(now time.Time) bool { return r.leaving || now.Before(r.shutUntil) }
+// lasts tells whether a peer's routes last until shutUntil, and carry GRACEFUL_SHUTDOWN. One that keeps them over a restart is not told of
+// the restart.
+func (r *routing) lasts(peer string) bool {
+	return r.sessions.shutdown[peer] > 0 && (r.excluding || !r.sessions.restarts[peer])
+}
 
 func (r *routing) rerouteAll() {
 	r.mu.Lock()
@@ -253,7 +268,7 @@ func (r *routing) route(name string, now time.Time) {
 		for i, a := range svc.addrs {
 			key := announce.RouteKey{Service: name, Addr: a}
 			before := r.announced && slices.Contains(was.addrs, a)
-			contributions := r.gate(key, before, r.contributions(svc, a, svc.pools[i], now), now)
+			contributions := r.gate(key, before, r.contributions(svc, a, svc.pools[i]), now)
 			if len(contributions) == 0 {
 				continue
 			}
@@ -284,31 +299,30 @@ func (r *routing) route(name string, now time.Time) {
 }
 
 // contributions returns what routers are told of an address while this node can carry it.
-func (r *routing) contributions(svc *service, a netip.Addr, pool string, now time.Time) []announce.Contribution {
+func (r *routing) contributions(svc *service, a netip.Addr, pool string) []announce.Contribution {
 	peers := r.sessions.told6
 	if a.Is4() {
 		peers = r.sessions.told4
 	}
 	node := r.node
-	shutting := r.shutting(now)
-	if shutting && !r.leaving {
+	if r.excluding {
 		node.Excluded = false // for as long as that takes
 	}
 	contributions, _ := announce.Routes(svc.spec, a, pool, r.parsed.BGPAdvertisements, &node, peers)
-	if !shutting {
+	if !r.excluding && !r.leaving {
 		return contributions
 	}
 	var last []announce.Contribution
 	for _, c := range contributions {
 		var promised, others []string
 		for _, p := range c.Peers {
-			if r.sessions.shutdown[p] > 0 && (!r.leaving || !r.sessions.restarts[p]) {
+			if r.lasts(p) {
 				promised = append(promised, p)
 			} else {
 				others = append(others, p)
 			}
 		}
-		if len(others) > 0 && r.leaving {
+		if len(others) > 0 && !r.excluding {
 			o := c
 			o.Peers = others
 			last = append(last, o)

@@ -530,6 +530,79 @@ func TestRoutersAreToldBeforeRoutesGo(t *testing.T) {
 	})
 }
 
+// TestLeavingWhileExcluded: the speaker keeps its promise to say before that routes go, and has them gone when it has left, also with peers
+// that would keep them over a restart.
+func TestLeavingWhileExcluded(t *testing.T) {
+	inOffice(t, func(t *testing.T, o *office) {
+		o.reconfigure(func(c *config.Config) {
+			p := tor()
+			p.ShutdownTime, p.RestartTime = 3*time.Second, time.Minute
+			other := tor()
+			other.Name, other.Address = "zzz", netip.MustParseAddr("192.0.2.2")
+			c.BGPPeers = []*config.BGPPeer{p, other}
+		})
+		o.serve("default/web", "10.0.0.1", "node-b")
+		close(o.synced)
+		o.expect(t, "at first", "10.0.0.1/32")
+		o.SetNode(Node{Name: "node-a", Excluded: true})
+		o.expect(t, "excluded", "10.0.0.1/32")
+		time.Sleep(time.Second)
+		o.stop()
+		if c := o.routes("tor")["10.0.0.1/32"]; !slices.Contains(c, bgp.GracefulShutdown) {
+			t.Errorf("leaving, the peer is told %v", c)
+		}
+		o.SetNode(Node{Name: "node-a"})
+		synctest.Wait()
+		if routes := o.routes("zzz"); len(routes) > 0 {
+			t.Errorf("leaving, the peer that was promised nothing is told %v", routes)
+		}
+		begin := time.Now()
+		<-o.done
+		if took := time.Since(begin); took != 2*time.Second {
+			t.Errorf("it took %v to leave, want what was left of the 3 s", took)
+		}
+		o.expect(t, "left")
+	})
+}
+
+// TestNobodyToTell: a speaker that nobody waits for leaves at once.
+func TestNobodyToTell(t *testing.T) {
+	for name, prepare := range map[string]func(*office, *config.BGPPeer){
+		"no routes": func(*office, *config.BGPPeer) {},
+		"the peer keeps routes over a restart": func(o *office, p *config.BGPPeer) {
+			p.RestartTime = time.Minute
+			o.serve("default/web", "10.0.0.1", "node-b")
+		},
+		"nothing was told yet": func(o *office, _ *config.BGPPeer) {
+			o.gate.close(netip.MustParseAddr("10.0.0.2"))
+			o.serve("default/web", "10.0.0.1", "node-b")
+			o.serve("default/slow", "10.0.0.2", "node-b")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inOffice(t, func(t *testing.T, o *office) {
+				p := tor()
+				p.ShutdownTime = 20 * time.Second
+				prepare(o, p)
+				o.reconfigure(func(c *config.Config) { c.BGPPeers = []*config.BGPPeer{p} })
+				close(o.synced)
+				synctest.Wait()
+				synced := o.engine.synced
+				o.stop()
+				synctest.Wait()
+				select {
+				case <-o.done:
+				default:
+					t.Error("it does not leave")
+				}
+				if synced == 0 && o.engine.synced > 0 {
+					t.Error("a speaker that leaves begins to announce")
+				}
+			})
+		})
+	}
+}
+
 // addressGate is a dataplane that carries all addresses but the closed ones.
 type addressGate struct {
 	changed chan struct{}
