@@ -308,3 +308,29 @@ func networkUnavailable(t *testing.T, node string, status corev1.ConditionStatus
 		return lab.Status().Update(ctx, &n)
 	}))
 }
+
+// TestRolloutWithBFD: a speaker that is replaced says by BFD that it leaves on purpose, so BFD costs graceful restart nothing.
+func TestRolloutWithBFD(t *testing.T) {
+	r := frr(t, "bfd\n profile quick\n  transmit-interval 100\n  receive-interval 100\n  detect-multiplier 3\n exit\nexit\n"+
+		fixture.RouterConfig(lab.Nodes, nil, []string{"bfd profile quick"}))
+	apply(t, quickBFD)
+	apply(t, routedBy("enableGracefulRestart: true, bfdProfile: quick", ""))
+	f := families[0]
+	create(t, lbService("bfdrollout", f, fromPool("routed")))
+	addr := address(t, "bfdrollout")
+	nextHops(t, r, single(addr), nodes...)
+	for _, n := range nodes {
+		session(t, n, peerOf[f.name], func(s v1beta1.BGPSessionStatus) error {
+			if s.BFD == nil || s.BFD.State != "Up" {
+				return fmt.Errorf("want BFD to be up")
+			}
+			return nil
+		})
+	}
+	stop := watchRoutes(t, r, single(addr))
+	rollOut(t)
+	nextHops(t, r, single(addr), nodes...)
+	if looks, fewest := stop(); fewest < lab.Nodes || looks < 20 {
+		t.Errorf("in %d looks, the router had as few as %d next hops", looks, fewest)
+	}
+}
