@@ -137,7 +137,7 @@ func TestRoutesFollowTheNode(t *testing.T) {
 		o.expect(t, "with another Service that serves", "10.0.0.1/32", "10.0.0.2/32")
 		o.SetService(Service{Name: "default/web", Local: true, Addrs: []netip.Addr{netip.MustParseAddr("10.0.0.1")}})
 		o.expect(t, "without an endpoint of its own", "10.0.0.2/32")
-		if o.report.bgp["default/web"] != nil || o.report.bgp["default/none"] == nil {
+		if o.report.told("default/web") != nil || o.report.told("default/none") == nil {
 			t.Errorf("reported: %v", o.report.bgp)
 		}
 		o.DeleteService("default/none")
@@ -153,7 +153,7 @@ func TestRoutesWaitForRules(t *testing.T) {
 		o.serve("default/slow", "10.0.0.2", "node-b")
 		close(o.synced)
 		synctest.Wait()
-		if o.engine.synced > 0 {
+		if o.engine.times() > 0 {
 			t.Error("the engine was told before the rules were there: a restart would take routes back")
 		}
 		o.gate.open(slow)
@@ -200,7 +200,7 @@ func TestSharedAddressWaitsForRules(t *testing.T) {
 		o.gate.open(shared)
 		o.expect(t, "put back", "10.0.0.1/32")
 		for _, name := range append(names, "default/late") {
-			if o.report.bgp[name] == nil {
+			if o.report.told(name) == nil {
 				t.Errorf("%s still waits for rules that are there", name)
 			}
 		}
@@ -306,9 +306,9 @@ func TestNothingFlaps(t *testing.T) {
 		if len(change.Peers) != 1 || len(change.GonePeers) != 0 || len(change.Routes) != 1 || len(change.GoneRoutes) != 0 {
 			t.Errorf("peers %v, gone %v, routes %v, gone %v; want one new peer and one new route", change.Peers, change.GonePeers, change.Routes, change.GoneRoutes)
 		}
-		synced := o.engine.synced
+		synced := o.engine.times()
 		time.Sleep(50 * time.Second)
-		if o.engine.synced != synced {
+		if o.engine.times() != synced {
 			t.Error("the engine is told though nothing happens")
 		}
 	})
@@ -390,7 +390,7 @@ func TestNetworkThatIsGoneForAMoment(t *testing.T) {
 		close(o.synced)
 		time.Sleep(watchPatience)
 		synctest.Wait()
-		before, watched := o.engine.last(), o.bfd.sessions
+		before, watched := o.engine.last(), o.bfd.last()
 		if len(before.Peers) != 2 || before.Peers[0].NextHop6 != here.NextHop6 || len(watched) != 2 || !watched[0].Multihop || watched[1].Multihop {
 			t.Fatalf("peers %+v, BFD %+v", before.Peers, watched)
 		}
@@ -406,7 +406,7 @@ func TestNetworkThatIsGoneForAMoment(t *testing.T) {
 			if is := o.engine.last(); !slices.Equal(is.Peers, before.Peers) {
 				t.Errorf("%s: peers %+v, want %+v", what, is.Peers, before.Peers)
 			}
-			if is := o.bfd.sessions; !slices.Equal(is, watched) {
+			if is := o.bfd.last(); !slices.Equal(is, watched) {
 				t.Errorf("%s: BFD %+v, want %+v", what, is, watched)
 			}
 		}
@@ -458,15 +458,15 @@ func TestBFDEndsTheSession(t *testing.T) {
 		})
 		close(o.synced)
 		synctest.Wait()
-		if len(o.bfd.sessions) != 0 {
-			t.Fatalf("BFD before BGP: %v", o.bfd.sessions)
+		if len(o.bfd.last()) != 0 {
+			t.Fatalf("BFD before BGP: %v", o.bfd.last())
 		}
 		time.Sleep(watchPatience)
 		synctest.Wait()
-		if len(o.bfd.sessions) != 1 {
-			t.Fatalf("BFD sessions: %v", o.bfd.sessions)
+		if len(o.bfd.last()) != 1 {
+			t.Fatalf("BFD sessions: %v", o.bfd.last())
 		}
-		s := o.bfd.sessions[0]
+		s := o.bfd.last()[0]
 		for _, st := range []struct {
 			status bfd.Status
 			reset  bool
@@ -587,7 +587,7 @@ func TestNobodyToTell(t *testing.T) {
 				o.reconfigure(func(c *config.Config) { c.BGPPeers = []*config.BGPPeer{p} })
 				close(o.synced)
 				synctest.Wait()
-				synced := o.engine.synced
+				synced := o.engine.times()
 				o.stop()
 				synctest.Wait()
 				select {
@@ -595,7 +595,7 @@ func TestNobodyToTell(t *testing.T) {
 				default:
 					t.Error("it does not leave")
 				}
-				if synced == 0 && o.engine.synced > 0 {
+				if synced == 0 && o.engine.times() > 0 {
 					t.Error("a speaker that leaves begins to announce")
 				}
 			})
@@ -649,6 +649,12 @@ func (e *fakeEngine) Sync(d bgp.Desired) {
 	e.synced++
 }
 
+func (e *fakeEngine) times() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.synced
+}
+
 func (e *fakeEngine) last() bgp.Desired {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -674,6 +680,12 @@ func (b *fakeBFD) Sync(s []bfd.Session) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.sessions = s
+}
+
+func (b *fakeBFD) last() []bfd.Session {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.sessions
 }
 
 func (b *fakeBFD) Statuses() []bfd.Status { return nil }
@@ -739,6 +751,12 @@ func (f *fakeSessions) SetBGP(service string, a *v1beta1.BGPAnnouncement) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.bgp[service] = a
+}
+
+func (f *fakeSessions) told(service string) *v1beta1.BGPAnnouncement {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.bgp[service]
 }
 
 func (f *fakeSessions) SetSessions(all []v1beta1.BGPSessionStatus) {
