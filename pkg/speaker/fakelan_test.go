@@ -72,6 +72,13 @@ func (l *lan) attach(name string, mac net.HardwareAddr) *fakeLayer2 {
 	return f
 }
 
+// times is how often Sync was called.
+func (f *fakeLayer2) times() int {
+	f.lan.mu.Lock()
+	defer f.lan.mu.Unlock()
+	return f.syncs
+}
+
 // up tells whether packets of the node reach the network. The caller holds lan.mu.
 func (f *fakeLayer2) up() bool { return !f.dead && len(f.nics) > 0 }
 

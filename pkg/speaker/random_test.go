@@ -102,10 +102,10 @@ func TestTenThousandAddresses(t *testing.T) {
 		addrs := w.servicesWithAddresses(10_000)
 		time.Sleep(30 * time.Second)
 		p := w.running["node-b"]
-		syncs := p.layer2.syncs
+		syncs := p.layer2.times()
 		w.serve(Service{Name: "default/one-more", Addrs: []netip.Addr{v6}}, "node-a")
 		time.Sleep(time.Second)
-		if n := p.layer2.syncs - syncs; n > 2 {
+		if n := p.layer2.times() - syncs; n > 2 {
 			t.Errorf("one Service more made %d syncs of layer 2", n)
 		}
 		before := w.allOwners(addrs)
