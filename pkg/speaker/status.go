@@ -3,6 +3,7 @@ package speaker
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -338,11 +339,8 @@ func (s *statuses) review(ctx context.Context) error {
 	selector := nodeLabel + "=" + nodeLabelValue(s.node)
 	err := s.api.eachStatus(ctx, announcementsResource, selector, func(key statusKey, raw []byte) error {
 		var status v1beta1.ServiceAnnouncementStatus
-		if err := json.Unmarshal(raw, &status); err != nil {
-			return err
-		}
-		found[key] = encode(status)
-		if !s.adopted {
+		var ours bool
+		if found[key], ours = decode(raw, &status); ours && !s.adopted {
 			announcements[key] = status
 		}
 		return nil
@@ -352,11 +350,10 @@ func (s *statuses) review(ctx context.Context) error {
 	}
 	err = s.api.eachStatus(ctx, sessionsResource, selector, func(key statusKey, raw []byte) error {
 		var status v1beta1.BGPSessionStatus
-		if err := json.Unmarshal(raw, &status); err != nil {
-			return err
+		var ours bool
+		if found[key], ours = decode(raw, &status); ours {
+			sessions[status.Peer] = status
 		}
-		found[key] = encode(status)
-		sessions[status.Peer] = status
 		return nil
 	})
 	if err != nil {
@@ -422,6 +419,14 @@ func (it *statusItem) inherit(status v1beta1.ServiceAnnouncementStatus) {
 	if it.bgp.text == "" {
 		it.bgp = statusPart{encodePart(status.BGP), true}
 	}
+}
+
+// decode returns a status as encode writes it. One that this program can't have written is like no other, so that it is replaced or deleted.
+func decode(raw []byte, into any) (text string, ours bool) {
+	if err := json.Unmarshal(raw, into); err != nil {
+		return fmt.Sprintf("%v: %s", err, raw), false
+	}
+	return encode(into), true
 }
 
 func encodePart[T any](part *T) string {

@@ -42,7 +42,7 @@ type statusServer struct {
 
 type statusObject struct {
 	Metadata metav1.ObjectMeta `json:"metadata"`
-	Status   json.RawMessage   `json:"status"`
+	Status   json.RawMessage   `json:"status,omitempty"`
 }
 
 func newStatusServer(t *testing.T) (*statusServer, *api) {
@@ -321,6 +321,34 @@ func TestOneRefusedStatusHoldsNothingUp(t *testing.T) {
 }
 
 // What many Services are told while the API is slow is written once, and sessions do not wait for them.
+// What others wrote does not keep this node's statuses from being written.
+func TestObjectsThatNobodyUnderstands(t *testing.T) {
+	inTime(t, func(t *testing.T, server *statusServer, _ *api, s *statuses) {
+		web, tor := announcementPath("web", "node-a"), sessionsPath+"/node-a.tor"
+		stray, strayToo := announcementPath("stray", "node-a"), sessionsPath+"/node-a.stray"
+		server.change(func() {
+			for path, status := range map[string]string{web: "", stray: "", tor: `{"peer":7}`, strayToo: `{"since":"yesterday"}`} {
+				name := path[strings.LastIndex(path, "/")+1:]
+				namespace := ""
+				if strings.Contains(path, "namespaces") {
+					namespace = "default"
+				}
+				server.objects[path] = statusObject{
+					Metadata: metav1.ObjectMeta{Name: name, Namespace: namespace, Labels: map[string]string{nodeLabel: "node-a"}}, Status: json.RawMessage(status),
+				}
+			}
+		})
+		s.SetBGP("default/web", toldRouters("10.0.0.1/32", "tor"))
+		s.SetSessions([]v1beta1.BGPSessionStatus{{Peer: "tor", State: "Idle"}})
+		go s.run(t.Context())
+		synctest.Wait()
+		expect(t, "at first", server.wrote(), "PATCH "+tor, "PATCH "+web)
+		s.ready()
+		synctest.Wait()
+		expect(t, "once all is known", server.wrote(), "DELETE "+strayToo, "DELETE "+stray)
+	})
+}
+
 func TestBurstOfStatuses(t *testing.T) {
 	inTime(t, func(t *testing.T, server *statusServer, _ *api, s *statuses) {
 		go s.run(t.Context())
