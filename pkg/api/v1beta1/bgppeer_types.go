@@ -194,6 +194,7 @@ type BGPPeerSpec struct {
 
 	// ttlSecurity drops packets that come from further away than this many hops (GTSM, RFC 5082). The peer must use it too.
 	// +optional
+	// +kubebuilder:validation:Minimum=0
 	// +kubebuilder:validation:Maximum=254
 	TTLSecurity uint8 `json:"ttlSecurity,omitempty"`
 
