@@ -29,8 +29,17 @@ type shown struct {
 // Bury implements Layer2Reporter.
 func (s shown) Bury(nodes []string) { go s.buryDead(s.ctx, nodes) }
 
-// Keep implements Layer2Reporter.
-func (s shown) Keep(nodes []string) { go s.buryUnknown(s.ctx, nodes) }
+// Keep implements Layer2Reporter. It takes the place of the last one, should that not be done yet.
+func (s shown) Keep(nodes []string) {
+	ctx, cancel := context.WithCancel(s.ctx)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.keepNoMore != nil {
+		s.keepNoMore()
+	}
+	s.keepNoMore = cancel
+	go s.buryUnknown(ctx, nodes)
+}
 
 // Recheck implements Layer2Reporter. It leaves others the time to finish.
 func (s shown) Recheck() { s.reviewIn(statusSettle) }

@@ -44,6 +44,7 @@ type statuses struct {
 	later               map[statusKey]time.Time // what is to be queued, and when
 	reviewAt            time.Time
 	active              bool // ready has been called
+	keepNoMore          context.CancelFunc
 
 	// Sessions are looked at once it is known what an earlier run wrote.
 	adopted   bool // set by run only

@@ -657,6 +657,27 @@ func TestDeadNodesAreBuried(t *testing.T) {
 	})
 }
 
+// Nodes that come and go while objects can't be deleted do not make more and more of the attempts.
+func TestOneBurialAtATime(t *testing.T) {
+	inTime(t, func(t *testing.T, server *statusServer, _ *api, s *statuses) {
+		server.away = true
+		for i := range 100 {
+			shown{s, t.Context()}.Keep([]string{"node-a", fmt.Sprintf("node-%d", i)})
+			synctest.Wait()
+		}
+		server.mu.Lock()
+		before := server.tries
+		server.mu.Unlock()
+		time.Sleep(10 * statusRefused)
+		synctest.Wait()
+		server.mu.Lock()
+		defer server.mu.Unlock()
+		if n := server.tries - before; n < 9 || n > 30 {
+			t.Errorf("%d requests in %v", n, 10*statusRefused)
+		}
+	})
+}
+
 func TestStatusNames(t *testing.T) {
 	long := strings.Repeat("n", 250) + ".x"
 	a, b := newStatuses(nil, "a", quiet()), newStatuses(nil, "a.b", quiet())
