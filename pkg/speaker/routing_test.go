@@ -17,6 +17,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 
+	"github.com/steelyard-lb/steelyard/pkg/announce"
 	"github.com/steelyard-lb/steelyard/pkg/api/v1beta1"
 	"github.com/steelyard-lb/steelyard/pkg/bfd"
 	"github.com/steelyard-lb/steelyard/pkg/bgp"
@@ -352,7 +353,16 @@ func TestPeersAreFound(t *testing.T) {
 		if got := addresses(); len(got) != 0 {
 			t.Errorf("sessions with %v, which are not known", got)
 		}
-		o.SetNode(Node{Name: "node-a", Annotations: map[string]string{"example.com/tor": "192.0.2.5"}})
+		for _, nowhere := range []string{"tor", "0.0.0.0", "::", "224.0.0.1", "255.255.255.255", "fe80::1", "::ffff:0.0.0.0"} {
+			o.SetNode(Node{Name: "node-a", Annotations: map[string]string{"example.com/tor": nowhere}})
+			if got := addresses(); len(got) != 0 {
+				t.Errorf("sessions with %v, annotated with %s", got, nowhere)
+			}
+			if s := o.report.session("annotated"); s.Reason != string(announce.NoPeerAddress) {
+				t.Errorf("annotated with %s: %+v", nowhere, s)
+			}
+		}
+		o.SetNode(Node{Name: "node-a", Annotations: map[string]string{"example.com/tor": "::ffff:192.0.2.5"}})
 		if got := addresses(); !maps.Equal(got, map[string]string{"annotated": "192.0.2.5"}) {
 			t.Errorf("sessions with %v", got)
 		}

@@ -127,7 +127,7 @@ func (s *sessions) find(peers []*config.BGPPeer, network Network, old *sessions)
 		case p.Gateway != "":
 			a = s.gateway(p.Gateway, network, old)
 		case p.Annotation != "":
-			a, _ = netip.ParseAddr(s.annotations[p.Annotation]) // without an address, the peer is refused
+			a = annotated(s.annotations[p.Annotation], p.Device) // without an address, the peer is refused
 		case p.Interface != "":
 			interfaces = append(interfaces, p.Interface)
 		}
@@ -142,6 +142,17 @@ func (s *sessions) find(peers []*config.BGPPeer, network Network, old *sessions)
 		}
 	}
 	return found
+}
+
+// annotated returns the address in an annotation, which nobody has validated; an invalid one if no peer can have it.
+func annotated(text, device string) netip.Addr {
+	a, _ := netip.ParseAddr(text)
+	a = a.Unmap()
+	somewhere := a.Is6() && a.IsLinkLocalUnicast() && a.Zone() == "" && device == ""
+	if a.IsUnspecified() || a.IsMulticast() || somewhere || a == netip.AddrFrom4([4]byte{255, 255, 255, 255}) {
+		return netip.Addr{}
+	}
+	return a
 }
 
 // gateway returns the next hop of the default route of a family, or without such a route the last that there was.
