@@ -12,6 +12,8 @@ import (
 type Dataplane interface {
 	// Carries tells whether the kernel has the rules for everything that Services do at a load-balancer address.
 	Carries(netip.Addr) bool
+	// Settled tells whether the kernel has the rules for all that is known, or for what of it there can be any.
+	Settled() bool
 	// Changed says that some answer of Carries may be another now. Each caller has a channel of its own.
 	Changed() <-chan struct{}
 	// SetDown tells which nodes have lost power.

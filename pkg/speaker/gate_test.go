@@ -23,6 +23,8 @@ type fakeGate struct {
 func (g *fakeGate) Carries(netip.Addr) bool  { return !g.closed.Load() }
 func (g *fakeGate) Changed() <-chan struct{} { return g.changed }
 
+func (g *fakeGate) Settled() bool { return true }
+
 func (g *fakeGate) SetDown(nodes []string) { g.down.Store(&nodes) }
 
 func (g *fakeGate) close(closed bool) {

@@ -49,6 +49,9 @@ func (g *guard) Changed() <-chan struct{} {
 	return c
 }
 
+// Settled implements Dataplane.
+func (g *guard) Settled() bool { return g.yielded.Load() || g.engine.Settled() }
+
 // SetDown implements Dataplane.
 func (g *guard) SetDown(nodes []string) { g.engine.SetDown(nodes) }
 

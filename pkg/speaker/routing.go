@@ -155,9 +155,9 @@ func (r *routing) pass(now time.Time, moved bool) time.Time {
 	}
 	if !r.announced {
 		// A session that comes up tells its peer everything at once, and takes back what it does not tell. So that a restart takes nothing
-		// back, it waits for the rules.
-		if len(r.gated) > 0 && now.Before(r.patience) {
-			return r.patience
+		// back, it waits for the rules; not for those that the kernel does not get.
+		if len(r.gated) > 0 && !r.config.Dataplane.Settled() && now.Before(r.patience) {
+			return now.Add(settling)
 		}
 		r.announced = true
 		r.log.Info("announcing to routers", "peers", len(r.sessions.peers), "routes", len(r.table.Routes()))

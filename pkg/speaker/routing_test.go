@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -177,6 +178,20 @@ func TestRulesThatNeverCome(t *testing.T) {
 		close(o.synced)
 		time.Sleep(carryPatience + time.Second)
 		o.expect(t, "after having waited long enough", "10.0.0.1/32")
+	})
+}
+
+func TestRulesThatTheKernelDoesNotGet(t *testing.T) {
+	inOffice(t, func(t *testing.T, o *office) {
+		o.gate.close(netip.MustParseAddr("10.0.0.2"))
+		o.serve("default/web", "10.0.0.1", "node-b")
+		o.serve("default/never", "10.0.0.2", "node-b")
+		close(o.synced)
+		time.Sleep(carryPatience / 2)
+		o.expect(t, "while rules are on their way")
+		o.gate.settled.Store(true)
+		time.Sleep(settling)
+		o.expect(t, "when no more rules come", "10.0.0.1/32")
 	})
 }
 
@@ -617,9 +632,13 @@ func TestNobodyToTell(t *testing.T) {
 type addressGate struct {
 	changed chan struct{}
 
+	settled atomic.Bool
+
 	mu     sync.Mutex
 	closed map[netip.Addr]bool
 }
+
+func (g *addressGate) Settled() bool { return g.settled.Load() }
 
 func (g *addressGate) Carries(a netip.Addr) bool {
 	g.mu.Lock()

@@ -54,7 +54,7 @@ func (s shown) settle(synced <-chan struct{}, active func() bool) {
 	}
 	for settled := false; !settled; settled = active() {
 		select {
-		case <-time.After(2 * carryPatience):
+		case <-time.After(carryPatience):
 		case <-s.ctx.Done():
 			return
 		}

@@ -32,8 +32,10 @@ const (
 	defence = time.Second
 	// reunion is how long a speaker that was cut off from the network waits for the others, and one that met another for more of them.
 	reunion = 2 * time.Second
-	// carryPatience is how long a starting speaker tells routers nothing, for want of rules for addresses that it would announce.
-	carryPatience = 10 * time.Second
+	// carryPatience is how long a starting speaker tells routers nothing because its rules are not in the kernel yet, and settling the time
+	// between looks at them. Peers with graceful restart keep the routes for two minutes unless told otherwise.
+	carryPatience = time.Minute
+	settling      = 100 * time.Millisecond
 	// burial is how long a node has to be lost until nothing is shown of it any more.
 	burial = 30 * time.Second
 	// housekeeping is the time between looks at what no event announces.
