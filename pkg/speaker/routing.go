@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/steelyard-lb/steelyard/pkg/announce"
@@ -67,7 +68,8 @@ type routing struct {
 
 // routed is what the table has of a Service.
 type routed struct {
-	addrs []netip.Addr // that have contributions
+	addrs   []netip.Addr // that have contributions
+	leftOut []string     // BGPAdvertisements that contradict older ones
 }
 
 // newRouting returns a routing of the inventory that does nothing until it is run.
@@ -277,6 +279,7 @@ func (r *routing) route(name string, now time.Time) {
 			for _, c := range contributions {
 				told.Prefixes = append(told.Prefixes, c.Prefix.String())
 				told.Peers = append(told.Peers, c.Peers...)
+				is.leftOut = append(is.leftOut, c.LeftOut...)
 			}
 		}
 	}
@@ -290,6 +293,11 @@ func (r *routing) route(name string, now time.Time) {
 		delete(r.routed, name)
 		r.config.Report.SetBGP(name, nil)
 		return
+	}
+	slices.Sort(is.leftOut)
+	if is.leftOut = slices.Compact(is.leftOut); len(is.leftOut) > 0 && !slices.Equal(is.leftOut, was.leftOut) {
+		r.log.Warn("BGPAdvertisements that are left out for a Service: an older one gives the same peers another spec.localPref for the same prefix; make them equal",
+			"service", name, "advertisements", strings.Join(is.leftOut, ", "))
 	}
 	r.routed[name] = is
 	slices.Sort(told.Prefixes)
