@@ -80,9 +80,7 @@ func TestSpeakersRestartGracefully(t *testing.T) {
 		}
 		result := stream.Stop()
 		t.Log(result)
-		if result.Served < result.Tried {
-			t.Errorf("connections were lost: %v", result.Faults)
-		}
+		noGap(t, result) // a router that takes the same next hops anew may send what is under way to another of them
 	})
 }
 
@@ -168,6 +166,7 @@ func TestBFDSeesADeadNode(t *testing.T) {
 			}
 			return established(s)
 		})
+		watched(t, r, "node-3", f)
 		cut := time.Now()
 		must(t, lab.Cut(t.Context(), "node-3"))
 		t.Cleanup(func() { _ = lab.Mend(context.Background(), "node-3") })
@@ -309,23 +308,26 @@ func networkUnavailable(t *testing.T, node string, status corev1.ConditionStatus
 	}))
 }
 
-// TestRolloutWithBFD: a speaker that is replaced says by BFD that it leaves on purpose, so BFD costs graceful restart nothing.
+// watched waits until BFD watches a node at full speed.
+func watched(t *testing.T, r *router.FRR, node string, f family) {
+	t.Helper()
+	must(t, lab.WaitFor(t.Context(), "BFD with "+node, func(ctx context.Context) error {
+		return r.BFDUp(ctx, lab.Address(node, f.name == "IPv6"))
+	}))
+}
+
+// TestRolloutWithBFD: a speaker that is replaced ends BGP before BFD, so that graceful restart has begun when the router sees BFD go.
 func TestRolloutWithBFD(t *testing.T) {
-	r := frr(t, "bfd\n profile quick\n  transmit-interval 100\n  receive-interval 100\n  detect-multiplier 3\n exit\nexit\n"+
-		fixture.RouterConfig(lab.Nodes, nil, []string{"bfd profile quick"}))
-	apply(t, quickBFD)
-	apply(t, routedBy("enableGracefulRestart: true, bfdProfile: quick", ""))
+	// At the usual 3 x 300 ms: a rollout keeps both CPUs busy, and this is not about how much BFD bears.
+	r := frr(t, fixture.RouterConfig(lab.Nodes, nil, []string{"bfd"}))
+	apply(t, "apiVersion: steelyard.io/v1beta1\nkind: BFDProfile\nmetadata: {name: usual}\n")
+	apply(t, routedBy("enableGracefulRestart: true, bfdProfile: usual", ""))
 	f := families[0]
 	create(t, lbService("bfdrollout", f, fromPool("routed")))
 	addr := address(t, "bfdrollout")
 	nextHops(t, r, single(addr), nodes...)
 	for _, n := range nodes {
-		session(t, n, peerOf[f.name], func(s v1beta1.BGPSessionStatus) error {
-			if s.BFD == nil || s.BFD.State != "Up" {
-				return fmt.Errorf("want BFD to be up")
-			}
-			return nil
-		})
+		watched(t, r, n, f)
 	}
 	stop := watchRoutes(t, r, single(addr))
 	rollOut(t)

@@ -445,43 +445,6 @@ func TestStatusObjects(t *testing.T) {
 	})
 }
 
-// TestSharedAddressIsOneRoute: Services that share an address are one route, which stays until the last of them is gone.
-func TestSharedAddressIsOneRoute(t *testing.T) {
-	r := plainRouter(t)
-	apply(t, routedBy("", ""))
-	eachFamily(t, func(t *testing.T, f family) {
-		shared := func(port int32) func(*corev1.Service) {
-			return func(s *corev1.Service) {
-				s.Annotations["steelyard.io/allow-shared-ip"] = "together"
-				s.Spec.Ports = s.Spec.Ports[:1]
-				s.Spec.Ports[0].Port = port
-			}
-		}
-		first := create(t, lbService("shared-a", f, fromPool("routed"), shared(7000)))
-		addr := address(t, "shared-a")
-		second := create(t, lbService("shared-b", f, fromPool("routed"), shared(7001), func(s *corev1.Service) {
-			s.Annotations["steelyard.io/loadBalancerIPs"] = addr.String()
-		}))
-		if other := address(t, "shared-b"); other != addr {
-			t.Fatalf("the Services have %s and %s", addr, other)
-		}
-		nextHops(t, r, single(addr), nodes...)
-		must(t, lab.Delete(t.Context(), first))
-		must(t, lab.WaitFor(t.Context(), "the first Service's announcements to go", func(ctx context.Context) error {
-			var a v1beta1.ServiceAnnouncement
-			if err := lab.Get(ctx, key("default", "shared-a.node-1"), &a); err == nil {
-				return fmt.Errorf("%s is there", a.Name)
-			} else if client.IgnoreNotFound(err) != nil {
-				return err
-			}
-			return nil
-		}))
-		nextHops(t, r, single(addr), nodes...)
-		must(t, lab.Delete(t.Context(), second))
-		nextHops(t, r, single(addr))
-	})
-}
-
 // TestWeightByEndpoints: routers are told how many endpoints a node has of a Service with policy Local.
 func TestWeightByEndpoints(t *testing.T) {
 	r := plainRouter(t)

@@ -117,7 +117,7 @@ func (b *bench) deadNode(ctx context.Context) error {
 				return err
 			}
 			// BFD is up a moment after BGP, and quick only once both sides have agreed on it.
-			if err := b.WaitFor(ctx, "BFD", func(ctx context.Context) error { return bfdUp(ctx, r, b.Address("node-3", false)) }); err != nil {
+			if err := b.WaitFor(ctx, "BFD", func(ctx context.Context) error { return r.BFDUp(ctx, b.Address("node-3", false)) }); err != nil {
 				return err
 			}
 			began := time.Now()
@@ -135,23 +135,6 @@ func (b *bench) deadNode(ctx context.Context) error {
 		fmt.Printf("BGP, a node loses power, until the router's next hop is gone (BFD 3 x 100 ms): %s\n", gone)
 		return b.Delete(ctx, s)
 	})
-}
-
-func bfdUp(ctx context.Context, r *router.FRR, peer netip.Addr) error {
-	var sessions []struct {
-		Peer     netip.Addr `json:"peer"`
-		Status   string     `json:"status"`
-		Interval int        `json:"remote-transmit-interval"`
-	}
-	if err := r.JSON(ctx, "show bfd peers json", &sessions); err != nil {
-		return err
-	}
-	for _, s := range sessions {
-		if s.Peer == peer && s.Status == "up" && s.Interval == 100 {
-			return nil
-		}
-	}
-	return fmt.Errorf("it is %+v", sessions)
 }
 
 // speakerRestart measures how long a router waits for all routes of a node whose speaker is killed, and whether any is missing meanwhile.

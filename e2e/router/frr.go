@@ -204,6 +204,25 @@ func (f *FRR) NextHops(ctx context.Context, prefix netip.Prefix) ([]netip.Addr, 
 	return kernelNextHops(ctx, f.Host, prefix)
 }
 
+// BFDUp succeeds if FRR's BFD session with a peer is up, at the intervals that both sides have agreed on and not at the slow ones that
+// a session begins with.
+func (f *FRR) BFDUp(ctx context.Context, peer netip.Addr) error {
+	var sessions []struct {
+		Peer     netip.Addr `json:"peer"`
+		Status   string     `json:"status"`
+		Interval int        `json:"remote-transmit-interval"`
+	}
+	if err := f.JSON(ctx, "show bfd peers json", &sessions); err != nil {
+		return err
+	}
+	for _, s := range sessions {
+		if s.Peer == peer && s.Status == "up" && s.Interval < 1000 {
+			return nil
+		}
+	}
+	return fmt.Errorf("FRR has the BFD sessions %+v", sessions)
+}
+
 type frrHop struct {
 	IP    netip.Addr `json:"ip"`
 	Scope string     `json:"scope"`

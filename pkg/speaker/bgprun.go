@@ -10,21 +10,23 @@ import (
 	"github.com/steelyard-lb/steelyard/pkg/bgp/process"
 )
 
-// startRouting has routers told until ctx is done. It returns what waits until they have been told that this node leaves: first by BFD that
-// nothing has failed, then by BGP, where they keep the routes if that was agreed on.
+// startRouting has routers told until ctx is done. It returns what says whether they have been told at first, and what waits until they have
+// been told that this node leaves: first by BGP, where they keep the routes if that was agreed on, then by BFD that it is on purpose. The
+// other way round FRR 8 takes it for a failure, and drops the routes.
 func startRouting(ctx context.Context, v *inventory, gate Dataplane, report RoutingReporter, synced <-chan struct{}, o Options,
-	r prometheus.Registerer) (left func(), err error) {
+	r prometheus.Registerer) (ready func() error, left func(), err error) {
 	below, stop := context.WithCancel(context.WithoutCancel(ctx))
 	network, err := newKernel(below, o)
 	if err != nil {
 		stop()
-		return nil, err
+		return nil, nil, err
 	}
 	command := []string{o.BGPProgram}
 	if o.Log.Enabled(ctx, slog.LevelDebug) {
 		command = append(command, "-log-level=debug")
 	}
-	engine := process.Start(below, process.Config{Command: command, Log: o.Log})
+	engined, endEngine := context.WithCancel(below)
+	engine := process.Start(engined, process.Config{Command: command, Log: o.Log})
 	downs := newDowns(engine)
 	watching, unwatch := context.WithCancel(below)
 	watcher := bfd.New(bfd.Config{Log: o.Log, Registerer: r, Changed: downs.Changed})
@@ -43,11 +45,12 @@ func startRouting(ctx context.Context, v *inventory, gate Dataplane, report Rout
 		defer close(gone)
 		routing.Run(ctx)
 	}()
-	return func() {
+	return routing.Ready, func() {
 		<-gone
+		endEngine()
+		engine.Wait()
 		unwatch()
 		<-unwatched
 		stop()
-		engine.Wait()
 	}, nil
 }

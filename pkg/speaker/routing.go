@@ -52,6 +52,7 @@ type routing struct {
 	parsed   *config.Config
 	sessions sessions
 	watches  watches
+	greeting greeting
 	table    *announce.RouteTable
 	routed   map[string]routed   // by Service
 	gated    map[string]struct{} // Services with addresses that wait for this node's rules
@@ -90,6 +91,9 @@ func (r *routing) wakeUp() {
 	default:
 	}
 }
+
+// Ready says what a starting speaker waits for until routers have been told.
+func (r *routing) Ready() error { return r.greeting.ready() }
 
 // Run has routes announced until ctx is done. Then it has peers that were promised so prefer other nodes, and returns; the engine is
 // left as it is.
@@ -152,6 +156,7 @@ func (r *routing) pass(now time.Time, moved bool) time.Time {
 	r.mu.Unlock()
 
 	if len(r.sessions.peers) == 0 && !r.announced {
+		r.greeting.look(nil, nil, false, now)
 		r.report()
 		return now.Add(housekeeping) // no engine is needed
 	}
@@ -159,6 +164,7 @@ func (r *routing) pass(now time.Time, moved bool) time.Time {
 		// A session that comes up tells its peer everything at once, and takes back what it does not tell. So that a restart takes nothing
 		// back, it waits for the rules; not for those that the kernel does not get.
 		if len(r.gated) > 0 && !r.config.Dataplane.Settled() && now.Before(r.patience) {
+			r.greeting.look(r.sessions.peers, nil, false, now)
 			return now.Add(settling)
 		}
 		r.announced = true
@@ -167,13 +173,15 @@ func (r *routing) pass(now time.Time, moved bool) time.Time {
 	r.config.Engine.Sync(bgp.Desired{
 		RouterID: r.sessions.routerID, ListenPort: r.config.ListenPort, Peers: r.sessions.peers, Routes: r.table.Routes(),
 	})
-	r.config.BFD.Sync(r.watches.due(&r.sessions, r.config.Engine.Sessions(), now))
+	live := r.config.Engine.Sessions()
+	r.config.BFD.Sync(r.watches.due(&r.sessions, live, now))
+	r.greeting.look(r.sessions.peers, live, true, now)
 	r.report()
 	return r.nextTime(now)
 }
 
 func (r *routing) nextTime(now time.Time) time.Time {
-	next := r.watches.next(now.Add(housekeeping))
+	next := r.greeting.next(r.watches.next(now.Add(housekeeping)))
 	for _, since := range r.uncarried {
 		if t := since.Add(repair); t.Before(next) {
 			next = t

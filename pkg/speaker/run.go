@@ -110,10 +110,11 @@ func Run(ctx context.Context, cfg *rest.Config, o Options) error {
 			}
 		}()
 	}
-	left, err := startRouting(ctx, s.inventory, config.Dataplane, statuses, feeds.synced, o, registry)
+	ready, left, err := startRouting(ctx, s.inventory, config.Dataplane, statuses, feeds.synced, o, registry)
 	if err != nil {
 		return err
 	}
+	health.set(func() error { return errors.Join(notReady(s, feeds), ready()) })
 	go shown{statuses, below}.settle(feeds.synced, s.Active)
 	members, err := join(ctx, below, a, o, s, feeds, registry)
 	if err == nil {
