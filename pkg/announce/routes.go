@@ -5,8 +5,6 @@ import (
 	"net/netip"
 	"slices"
 
-	"k8s.io/apimachinery/pkg/labels"
-
 	"github.com/steelyard-lb/steelyard/pkg/bgp"
 	"github.com/steelyard-lb/steelyard/pkg/config"
 )
@@ -37,10 +35,10 @@ func Routes(svc Service, addr netip.Addr, pool string, ads []*config.BGPAdvertis
 	reason := NoAdvertisement
 	var told []telling
 	for _, ad := range ads {
-		if _, ok := slices.BinarySearch(ad.Pools, pool); !ok || !selects(ad.Services, svc.Labels) {
+		if !ad.Announces(pool) || !ad.SelectsService(svc.Labels) {
 			continue
 		}
-		if !selects(ad.Nodes, node.Labels) {
+		if !ad.SelectsNode(node.Labels) {
 			if reason == NoAdvertisement {
 				reason = NotSelected
 			}
@@ -197,11 +195,6 @@ func prefixOf(addr netip.Addr, ad *config.BGPAdvertisement) netip.Prefix {
 		length = ad.Length4
 	}
 	return netip.PrefixFrom(addr, length).Masked()
-}
-
-// selects tells whether one of the alternatives matches; none match everything.
-func selects(alternatives []labels.Selector, set labels.Set) bool {
-	return len(alternatives) == 0 || slices.ContainsFunc(alternatives, func(s labels.Selector) bool { return s.Matches(set) })
 }
 
 // intersection returns what is in both sorted lists.

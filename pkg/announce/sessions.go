@@ -28,7 +28,7 @@ type Refusal struct {
 func PeersOf(node *Node, peers []*config.BGPPeer) []*config.BGPPeer {
 	var mine []*config.BGPPeer
 	for _, p := range peers {
-		if selects(p.Nodes, node.Labels) {
+		if p.SelectsNode(node.Labels) {
 			mine = append(mine, p)
 		}
 	}

@@ -47,8 +47,8 @@ func serviceOf(name string, svc *corev1.Service, class string) (Service, bool) {
 	return s, true
 }
 
-// endpointsOf returns which nodes can serve, and how many endpoints of this node. An endpoint that terminates serves until its serving condition says otherwise (KEP-1672); a
-// missing ready condition means ready.
+// endpointsOf returns which nodes can serve, and how many endpoints are here. An endpoint that terminates serves until its serving
+// condition says otherwise (KEP-1672); a missing ready condition means ready.
 func endpointsOf(s *discoveryv1.EndpointSlice, here string) Endpoints {
 	e := Endpoints{Service: s.Namespace + "/" + s.Labels[discoveryv1.LabelServiceName]}
 	for i := range s.Endpoints {

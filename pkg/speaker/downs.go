@@ -20,18 +20,18 @@ type downs struct {
 	changed chan struct{}
 
 	mu     sync.Mutex
-	byPeer map[watched]string // the names of BGPPeers
+	byPeer map[target]string // the names of BGPPeers
 	failed map[string]bool
 }
 
-// watched is what tells BFD sessions apart here; SessionsOf sees to it that no two peers have one in common.
-type watched struct {
+// target is what tells BFD sessions apart here; SessionsOf sees to it that no two peers have one in common.
+type target struct {
 	peer   netip.Addr
 	device string
 }
 
 func newDowns(e bgp.Engine) *downs {
-	return &downs{engine: e, changed: make(chan struct{}, 1), byPeer: map[watched]string{}, failed: map[string]bool{}}
+	return &downs{engine: e, changed: make(chan struct{}, 1), byPeer: map[target]string{}, failed: map[string]bool{}}
 }
 
 // watch says whose sessions they are.
@@ -40,7 +40,7 @@ func (d *downs) watch(sessions map[string]bfd.Session) {
 	defer d.mu.Unlock()
 	clear(d.byPeer)
 	for name, s := range sessions {
-		d.byPeer[watched{s.Peer, s.Device}] = name
+		d.byPeer[target{s.Peer, s.Device}] = name
 	}
 	for name := range d.failed {
 		if _, ok := sessions[name]; !ok {
@@ -52,7 +52,7 @@ func (d *downs) watch(sessions map[string]bfd.Session) {
 // Changed is called by BFD with each change of a session.
 func (d *downs) Changed(s bfd.Status) {
 	d.mu.Lock()
-	name, ok := d.byPeer[watched{s.Peer, s.Device}]
+	name, ok := d.byPeer[target{s.Peer, s.Device}]
 	down := ok && s.Failed && !d.failed[name]
 	if ok {
 		d.failed[name] = s.Failed

@@ -17,9 +17,9 @@ const refusedState = "Refused"
 // report tells how the sessions stand.
 func (r *routing) report() {
 	var all []v1beta1.BGPSessionStatus
-	watching := map[watched]bfd.Status{}
+	watching := map[target]bfd.Status{}
 	for _, st := range r.config.BFD.Statuses() {
-		watching[watched{st.Peer, st.Device}] = st
+		watching[target{st.Peer, st.Device}] = st
 	}
 	live := r.config.Engine.Sessions()
 	for i := range r.sessions.peers {
@@ -35,7 +35,7 @@ func (r *routing) report() {
 		}
 		if b, ok := r.sessions.bfd[p.Name]; ok {
 			s.BFD = &v1beta1.BFDStatus{State: bfd.Down.String()}
-			if st, ok := watching[watched{b.Peer, b.Device}]; ok {
+			if st, ok := watching[target{b.Peer, b.Device}]; ok {
 				s.BFD.State = st.State.String()
 				if st.Diagnostic != bfd.NoDiagnostic {
 					s.BFD.Diagnostic = st.Diagnostic.String()
