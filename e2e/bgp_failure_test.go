@@ -170,10 +170,17 @@ func TestBFDSeesADeadNode(t *testing.T) {
 		cut := time.Now()
 		must(t, lab.Cut(t.Context(), "node-3"))
 		t.Cleanup(func() { _ = lab.Mend(context.Background(), "node-3") })
-		nextHops(t, r, single(addr), "node-1", "node-2")
+		// On a starved machine, BFD at this speed may lose others as well, for a while.
+		must(t, lab.WaitFor(t.Context(), "the next hop to go", func(ctx context.Context) error {
+			hops, err := r.NextHops(ctx, single(addr))
+			if err == nil && slices.Contains(hops, lab.Address("node-3", f.name == "IPv6")) {
+				err = fmt.Errorf("they are %v", hops)
+			}
+			return err
+		}))
 		gap := time.Since(cut)
 		t.Logf("the router's next hop was gone %d ms after the cable was cut", gap.Milliseconds())
-		if gap > 2*time.Second {
+		if gap > 5*time.Second { // the hold time is 90 s
 			t.Errorf("the router's next hop was gone only after %s", gap)
 		}
 		// The node itself has noticed as well.
@@ -318,10 +325,12 @@ func watched(t *testing.T, r *router.FRR, node string, f family) {
 
 // TestRolloutWithBFD: a speaker that is replaced ends BGP before BFD, so that graceful restart has begun when the router sees BFD go.
 func TestRolloutWithBFD(t *testing.T) {
-	// At the usual 3 x 300 ms: a rollout keeps both CPUs busy, and this is not about how much BFD bears.
-	r := frr(t, fixture.RouterConfig(lab.Nodes, nil, []string{"bfd"}))
-	apply(t, "apiVersion: steelyard.io/v1beta1\nkind: BFDProfile\nmetadata: {name: usual}\n")
-	apply(t, routedBy("enableGracefulRestart: true, bfdProfile: usual", ""))
+	// Slow, because a rollout keeps all CPUs busy, and this is not about how much BFD bears.
+	r := frr(t, "bfd\n profile slow\n  transmit-interval 900\n  receive-interval 900\n  detect-multiplier 5\n exit\nexit\n"+
+		fixture.RouterConfig(lab.Nodes, nil, []string{"bfd profile slow"}))
+	apply(t, "apiVersion: steelyard.io/v1beta1\nkind: BFDProfile\nmetadata: {name: slow}\n"+
+		"spec: {transmitInterval: 900, receiveInterval: 900, detectMultiplier: 5}\n")
+	apply(t, routedBy("enableGracefulRestart: true, bfdProfile: slow", ""))
 	f := families[0]
 	create(t, lbService("bfdrollout", f, fromPool("routed")))
 	addr := address(t, "bfdrollout")
