@@ -33,6 +33,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/osrg/gobgp/v4/api"
 	"github.com/osrg/gobgp/v4/pkg/server"
@@ -43,6 +44,13 @@ import (
 // engineID is the BGP identifier that GoBGP has. Peers are told the node's.
 const engineID = "127.0.0.1"
 
+const (
+	// quiet is for how long GoBGP has no UPDATE to pass on when it has told everything.
+	quiet = 100 * time.Millisecond
+	// settlePatience is how long Stop waits for that.
+	settlePatience = time.Second
+)
+
 // Server keeps the sessions of one node and announces its routes. Its methods may be called concurrently.
 type Server struct {
 	log     *slog.Logger
@@ -52,6 +60,7 @@ type Server struct {
 	engine   *server.BgpServer
 	endpoint netip.AddrPort // where engine listens
 	table    *table
+	ordered  time.Time // when routes last changed
 
 	mu        sync.Mutex
 	settings  settings
@@ -94,6 +103,9 @@ func (s *Server) Apply(c bgp.Change) error {
 	}
 	if err := s.table.apply(c.Routes, c.GoneRoutes); err != nil {
 		return err
+	}
+	if len(c.Routes)+len(c.GoneRoutes) > 0 {
+		s.ordered = time.Now()
 	}
 	for _, session := range s.all() {
 		p := session.config()
@@ -243,7 +255,8 @@ func (s *Server) notify() {
 	}
 }
 
-// Stop ends all sessions: those with graceful restart without a word, so that peers keep the routes, the others with a Cease.
+// Stop ends all sessions: those with graceful restart without a word, so that peers keep the routes, the others with a Cease. What Apply
+// was told last is told before.
 func (s *Server) Stop() {
 	s.applying.Lock()
 	defer s.applying.Unlock()
@@ -254,6 +267,7 @@ func (s *Server) Stop() {
 	if stopped {
 		return
 	}
+	s.settle()
 	var all sync.WaitGroup
 	for _, session := range s.all() {
 		all.Go(func() {
@@ -269,6 +283,30 @@ func (s *Server) Stop() {
 	if s.engine != nil {
 		s.engine.Stop()
 	}
+}
+
+// settle waits until routers know what Apply was told last: those that keep routes while this node is away would keep what has just been
+// withdrawn. GoBGP passes it on in its own time and does not say when that is done.
+func (s *Server) settle() {
+	sent, since, deadline := s.updatesSent(), s.ordered, time.Now().Add(settlePatience)
+	for time.Since(since) < quiet && time.Now().Before(deadline) {
+		time.Sleep(quiet / 10)
+		if n := s.updatesSent(); n != sent {
+			sent, since = n, time.Now()
+		}
+	}
+}
+
+// updatesSent counts UPDATEs to routers that keep routes while this node is away.
+func (s *Server) updatesSent() (n uint64) {
+	for _, session := range s.all() {
+		session.mu.Lock()
+		if session.peer.RestartTime > 0 {
+			n += session.counters.UpdatesSent
+		}
+		session.mu.Unlock()
+	}
+	return n
 }
 
 // nameOf returns the peer that GoBGP knows by an address on the loopback interface.

@@ -293,6 +293,28 @@ func TestStopWithoutGracefulRestart(t *testing.T) {
 	}
 }
 
+// TestLastOrder checks that a router that keeps routes while the node is away does not keep what was withdrawn last.
+func TestLastOrder(t *testing.T) {
+	r, n := newFakeRouter(t), newNode(t)
+	p := r.peer("router")
+	p.RestartTime = 2 * time.Minute
+	n.apply(bgp.Change{Peers: []bgp.Peer{p}, Routes: []bgp.Route{to("router", "203.0.113.1/32", bgp.Attributes{})}})
+	c := r.accept()
+	c.greet()
+	n.until("router", up)
+	if got := fmt.Sprint(c.prefixes()); got != "[203.0.113.1/32]" {
+		t.Errorf("it announces %s", got)
+	}
+	n.apply(bgp.Change{GoneRoutes: []netip.Prefix{netip.MustParsePrefix("203.0.113.1/32")}})
+	n.Stop()
+	if got := fmt.Sprint(c.prefixes()); got != "[-203.0.113.1/32]" {
+		t.Errorf("it says %s", got)
+	}
+	if m, err := readAfterKeepalives(c); err == nil {
+		t.Errorf("with graceful restart it said %x", m)
+	}
+}
+
 func TestRouterID(t *testing.T) {
 	r, n := newFakeRouter(t), newNode(t)
 	n.apply(bgp.Change{Peers: []bgp.Peer{r.peer("router")}})
