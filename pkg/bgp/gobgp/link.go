@@ -23,13 +23,15 @@ const (
 	sendPatience = 8 * time.Minute
 	// silencePatience is how long a router may say nothing until that is remarkable. GoBGP waits for four minutes.
 	silencePatience = 5 * time.Second
+	// overduePatience is how long GoBGP may take to end a session whose hold time is over.
+	overduePatience = 3 * time.Second
 )
 
 // link passes messages on between a router and GoBGP, as long as both are there.
 type link struct {
 	session        *session
 	router, engine *net.TCPConn
-	noHoldTime     bool
+	holdTime       time.Duration // ours; 0 for none
 	routerID       netip.Addr
 	closing        atomic.Bool
 
@@ -37,6 +39,11 @@ type link struct {
 	broken bool       // a message was not written whole
 
 	opened open // what the router said; only fromRouter uses it
+
+	// overdue ends the session when the router has said nothing for patience, which is longer than GoBGP waits: the end that GoBGP makes
+	// may be stuck behind a message that the router does not take. Only run and fromRouter use it; nil without a hold time.
+	overdue  *time.Timer
+	patience time.Duration
 }
 
 // run returns when the connection to the router has ended. first is GoBGP's first message.
@@ -57,6 +64,9 @@ func (l *link) run(first []byte) {
 	}
 	l.engine.Close()
 	both.Wait()
+	if l.overdue != nil {
+		l.overdue.Stop()
+	}
 	l.router.Close()
 }
 
@@ -77,7 +87,7 @@ func (l *link) toRouter(m []byte) error {
 	from := bufio.NewReaderSize(l.engine, 1<<16)
 	for {
 		if m[typeOffset] == packet.BGP_MSG_OPEN {
-			amendOpen(m, l.routerID, l.noHoldTime)
+			amendOpen(m, l.routerID, l.holdTime == 0)
 		}
 		if err := l.send(m); err != nil {
 			return err
@@ -136,12 +146,16 @@ func (l *link) fromRouter() error {
 		}
 		kind := m[typeOffset]
 		l.session.received(kind)
+		if l.overdue != nil {
+			l.overdue.Reset(l.patience)
+		}
 		switch kind {
 		case packet.BGP_MSG_OPEN:
 			l.opened = readOpen(m)
-			if l.noHoldTime {
+			if l.holdTime == 0 {
 				clearHoldTime(m)
 			}
+			l.expect(min(l.holdTime, holdTime(m)))
 			if refusal, why := l.session.opened(l, l.opened); refusal != nil {
 				l.close(refusal, why)
 				continue
@@ -160,6 +174,18 @@ func (l *link) fromRouter() error {
 			l.session.alive(l)
 		}
 	}
+}
+
+// expect sees to it that the session ends if the router is silent for longer than the hold time that was agreed on.
+func (l *link) expect(hold time.Duration) {
+	if hold == 0 || l.overdue != nil {
+		return
+	}
+	l.patience = hold + overduePatience
+	l.overdue = time.AfterFunc(l.patience, func() {
+		l.close(notification(packet.BGP_ERROR_HOLD_TIMER_EXPIRED, 0),
+			fmt.Sprintf("the router has said nothing for %v, the hold time, and does not take what this node says", hold))
+	})
 }
 
 // close ends the connection: with a NOTIFICATION, or without a word if that is nil.

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	packet "github.com/osrg/gobgp/v4/pkg/packet/bgp"
 )
@@ -191,6 +192,14 @@ func clearHoldTime(m []byte) {
 	if len(m) > openParameters {
 		m[openHoldTime], m[openHoldTime+1] = 0, 0
 	}
+}
+
+// holdTime returns an OPEN message's hold time.
+func holdTime(m []byte) time.Duration {
+	if len(m) <= openParameters {
+		return 0
+	}
+	return time.Duration(binary.BigEndian.Uint16(m[openHoldTime:])) * time.Second
 }
 
 // capabilities calls f with each capability (RFC 5492) of an OPEN message. Values may be changed in place.

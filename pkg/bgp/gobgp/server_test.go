@@ -315,6 +315,35 @@ func TestLastOrder(t *testing.T) {
 	}
 }
 
+// TestHungRouter has a router that neither reads nor writes, while so much is to be sent to it that not even a NOTIFICATION gets through.
+func TestHungRouter(t *testing.T) {
+	r, n := newFakeRouter(t), newNode(t)
+	p := r.peer("router")
+	p.HoldTime, p.KeepaliveTime = 3*time.Second, time.Second
+	n.apply(bgp.Change{Peers: []bgp.Peer{p}})
+	c := r.accept()
+	if err := c.Conn.(*net.TCPConn).SetReadBuffer(4096); err != nil {
+		t.Fatal(err)
+	}
+	c.greet()
+	n.until("router", up)
+	s := n.session("router")
+	s.mu.Lock()
+	l := s.link
+	s.mu.Unlock()
+	stuck := make(chan error)
+	go func() {
+		m := newMessage(packet.BGP_MSG_UPDATE)
+		stuck <- l.send(append(m, make([]byte, 64<<20)...)) // more than the kernel takes
+	}()
+	if err := <-stuck; err == nil {
+		t.Error("the kernel took everything")
+	}
+	n.until("router", func(s bgp.Session) bool { return strings.Contains(s.LastError, "hold time") })
+	r.accept().greet()
+	n.until("router", up)
+}
+
 func TestRouterID(t *testing.T) {
 	r, n := newFakeRouter(t), newNode(t)
 	n.apply(bgp.Change{Peers: []bgp.Peer{r.peer("router")}})

@@ -258,7 +258,7 @@ func (s *session) serve(ctx context.Context, p *bgp.Peer, router *net.TCPConn) b
 		return false
 	}
 	defer engine.Close()
-	l := &link{session: s, router: router, engine: engine, noHoldTime: p.HoldTime == 0, routerID: s.server.common().routerID}
+	l := &link{session: s, router: router, engine: engine, holdTime: p.HoldTime, routerID: s.server.common().routerID}
 	s.mu.Lock()
 	s.link, s.local, s.said, s.established = l, localAddress(router), open{}, time.Time{}
 	current := sameSession(&s.peer, p) && ctx.Err() == nil
