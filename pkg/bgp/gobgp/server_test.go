@@ -344,6 +344,25 @@ func TestHungRouter(t *testing.T) {
 	n.until("router", up)
 }
 
+// TestSource checks that a router which is to see another address of the node forgets the routes of the first.
+func TestSource(t *testing.T) {
+	r, n := newFakeRouter(t), newNode(t)
+	p := r.peer("router")
+	p.RestartTime, p.Source = 2*time.Minute, netip.MustParseAddr("127.0.0.2")
+	n.apply(bgp.Change{Peers: []bgp.Peer{p}})
+	c := r.accept()
+	c.greet()
+	n.until("router", up)
+	p.Source = netip.MustParseAddr("127.0.0.3")
+	n.apply(bgp.Change{Peers: []bgp.Peer{p}})
+	if m, ok := c.hear().Body.(*packet.BGPNotification); !ok || m.ErrorSubcode != ceaseConfiguration {
+		t.Errorf("it says %+v", m)
+	}
+	if c := r.accept(); remoteAddress(c.Conn) != p.Source {
+		t.Errorf("it comes from %v", remoteAddress(c.Conn))
+	}
+}
+
 func TestRouterID(t *testing.T) {
 	r, n := newFakeRouter(t), newNode(t)
 	n.apply(bgp.Change{Peers: []bgp.Peer{r.peer("router")}})

@@ -130,7 +130,8 @@ func (s *session) configure(p bgp.Peer) {
 	switch {
 	case !sameSession(&old, &p):
 		farewell := cease(ceaseConfiguration, "")
-		if p.RestartTime > 0 && old.Address == p.Address && old.LocalASN == p.LocalASN && old.PeerASN == p.PeerASN {
+		if p.RestartTime > 0 && old.Address == p.Address && old.Source == p.Source && old.Device == p.Device &&
+			old.LocalASN == p.LocalASN && old.PeerASN == p.PeerASN {
 			farewell = goodbye(&old, farewell) // there will be another session to end the router's patience
 		}
 		s.again(farewell)
