@@ -15,6 +15,7 @@ import (
 
 	"github.com/osrg/gobgp/v4/api"
 	packet "github.com/osrg/gobgp/v4/pkg/packet/bgp"
+	"golang.org/x/sys/unix"
 
 	"github.com/steelyard-lb/steelyard/pkg/bgp"
 )
@@ -360,6 +361,32 @@ func TestSource(t *testing.T) {
 	}
 	if c := r.accept(); remoteAddress(c.Conn) != p.Source {
 		t.Errorf("it comes from %v", remoteAddress(c.Conn))
+	}
+}
+
+// TestKeepAlive checks that the kernel watches a connection without a hold time.
+func TestKeepAlive(t *testing.T) {
+	r := newFakeRouter(t)
+	for hold, want := range map[time.Duration]int{0: 1, 90 * time.Second: 0} {
+		p := r.peer("router")
+		p.HoldTime = hold
+		conn, err := dial(t.Context(), &p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		raw, err := conn.SyscallConn()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got int
+		err = control(raw, func(fd int) (err error) {
+			got, err = unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE)
+			return err
+		})
+		if err != nil || got != want {
+			t.Errorf("with a hold time of %v: SO_KEEPALIVE is %d, %v", hold, got, err)
+		}
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -20,7 +21,11 @@ const routerTTL = 255
 
 // dial connects to a router.
 func dial(ctx context.Context, p *bgp.Peer) (*net.TCPConn, error) {
-	dialer := net.Dialer{Timeout: dialPatience, KeepAlive: -1, Control: func(_, _ string, c syscall.RawConn) error {
+	keepAlive := time.Duration(-1)
+	if p.HoldTime == 0 {
+		keepAlive = 0 // the usual: only the kernel asks whether the router is still there
+	}
+	dialer := net.Dialer{Timeout: dialPatience, KeepAlive: keepAlive, Control: func(_, _ string, c syscall.RawConn) error {
 		return control(c, func(fd int) error {
 			if p.Device != "" {
 				if err := unix.BindToDevice(fd, p.Device); err != nil {
