@@ -3,6 +3,7 @@ package speaker
 import (
 	"context"
 	"log/slog"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -49,6 +50,9 @@ func startRouting(ctx context.Context, v *inventory, gate Dataplane, report Rout
 		<-gone
 		endEngine()
 		engine.Wait()
+		if len(watcher.Statuses()) > 0 {
+			time.Sleep(farewell)
+		}
 		unwatch()
 		<-unwatched
 		stop()

@@ -115,7 +115,7 @@ func Run(ctx context.Context, cfg *rest.Config, o Options) error {
 		return err
 	}
 	health.set(func() error { return errors.Join(notReady(s, feeds), ready()) })
-	go shown{statuses, below}.settle(feeds.synced, s.Active)
+	go shown{statuses, below}.settle(func() bool { return s.Active() && ready() == nil })
 	members, err := join(ctx, below, a, o, s, feeds, registry)
 	if err == nil {
 		err = s.Run(ctx, members)

@@ -44,22 +44,20 @@ func (s shown) Keep(nodes []string) {
 // Recheck implements Layer2Reporter. It leaves others the time to finish.
 func (s shown) Recheck() { s.reviewIn(statusSettle) }
 
-// settle lets the statuses delete what an earlier run has shown, once all that is announced has been shown: routes may wait that long for
-// their rules.
-func (s shown) settle(synced <-chan struct{}, active func() bool) {
-	select {
-	case <-synced:
-	case <-s.ctx.Done():
-		return
-	}
-	for settled := false; !settled; settled = active() {
+// settle lets the statuses delete what an earlier run has shown, once all that is announced has been shown.
+func (s shown) settle(announcing func() bool) {
+	for !announcing() {
 		select {
-		case <-time.After(carryPatience):
+		case <-time.After(time.Second):
 		case <-s.ctx.Done():
 			return
 		}
 	}
-	s.ready()
+	select {
+	case <-time.After(handOver): // addresses may come back to this node that another has had meanwhile
+		s.ready()
+	case <-s.ctx.Done():
+	}
 }
 
 // show tells what this node answers for of each Service that has been looked at or whose address was withdrawn.

@@ -36,6 +36,8 @@ const (
 	// between looks at them. Peers with graceful restart keep the routes for two minutes unless told otherwise.
 	carryPatience = time.Minute
 	settling      = 100 * time.Millisecond
+	// farewell is how long a router is given to see that BGP has ended, before BFD ends: a busy one may see the later first.
+	farewell = 500 * time.Millisecond
 	// burial is how long a node has to be lost until nothing is shown of it any more.
 	burial = 30 * time.Second
 	// housekeeping is the time between looks at what no event announces.

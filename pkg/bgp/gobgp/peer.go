@@ -18,7 +18,7 @@ func enginePeer(p *bgp.Peer, address netip.Addr) *api.Peer {
 	out := &api.Peer{
 		Conf:      &api.PeerConf{NeighborAddress: address.String(), LocalAsn: p.LocalASN, PeerAsn: p.PeerASN},
 		Transport: &api.Transport{PassiveMode: true},
-		// GoBGP takes the lesser of its own hold time and the router's. One of 0 stands in the messages only: see open.go.
+		// GoBGP takes the lesser of its own hold time and the router's. One of 0 stands in the messages only: see message.go.
 		Timers: &api.Timers{Config: &api.TimersConfig{
 			HoldTime: uint64(p.HoldTime.Seconds()), KeepaliveInterval: uint64(p.KeepaliveTime.Seconds()),
 		}},
