@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"maps"
+	"slices"
 	"sync"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -28,62 +29,47 @@ type configuration struct {
 // follow keeps the custom resources of every kind until ctx is done, and returns what is closed once a kind has been listed.
 func (c *configuration) follow(ctx context.Context, client rest.Interface, log *slog.Logger) map[string]<-chan struct{} {
 	c.following = map[string]<-chan struct{}{}
-	kept(ctx, c, client, log, "ipaddresspools", &v1beta1.IPAddressPool{}, func(p *v1beta1.IPAddressPool) v1beta1.IPAddressPool {
-		return v1beta1.IPAddressPool{ObjectMeta: slimMeta(p), Spec: p.Spec}
-	}, func(r *config.Resources, all []v1beta1.IPAddressPool) { r.Pools = all })
-	kept(ctx, c, client, log, "l2advertisements", &v1beta1.L2Advertisement{}, func(ad *v1beta1.L2Advertisement) v1beta1.L2Advertisement {
-		return v1beta1.L2Advertisement{ObjectMeta: slimMeta(ad), Spec: ad.Spec}
-	}, func(r *config.Resources, all []v1beta1.L2Advertisement) { r.L2Advertisements = all })
-	kept(ctx, c, client, log, "bgpadvertisements", &v1beta1.BGPAdvertisement{}, func(ad *v1beta1.BGPAdvertisement) v1beta1.BGPAdvertisement {
-		return v1beta1.BGPAdvertisement{ObjectMeta: slimMeta(ad), Spec: ad.Spec}
-	}, func(r *config.Resources, all []v1beta1.BGPAdvertisement) { r.BGPAdvertisements = all })
-	kept(ctx, c, client, log, "bgppeers", &v1beta1.BGPPeer{}, func(p *v1beta1.BGPPeer) v1beta1.BGPPeer {
-		return v1beta1.BGPPeer{ObjectMeta: slimMeta(p), Spec: p.Spec}
-	}, func(r *config.Resources, all []v1beta1.BGPPeer) { r.BGPPeers = all })
-	kept(ctx, c, client, log, "bfdprofiles", &v1beta1.BFDProfile{}, func(p *v1beta1.BFDProfile) v1beta1.BFDProfile {
-		return v1beta1.BFDProfile{ObjectMeta: slimMeta(p), Spec: p.Spec}
-	}, func(r *config.Resources, all []v1beta1.BFDProfile) { r.BFDProfiles = all })
-	kept(ctx, c, client, log, "communities", &v1beta1.Community{}, func(p *v1beta1.Community) v1beta1.Community {
-		return v1beta1.Community{ObjectMeta: slimMeta(p), Spec: p.Spec}
-	}, func(r *config.Resources, all []v1beta1.Community) { r.Communities = all })
+	kept(ctx, c, client, log, "ipaddresspools", func(r *config.Resources, all []v1beta1.IPAddressPool) { r.Pools = all })
+	kept(ctx, c, client, log, "l2advertisements", func(r *config.Resources, all []v1beta1.L2Advertisement) { r.L2Advertisements = all })
+	kept(ctx, c, client, log, "bgpadvertisements", func(r *config.Resources, all []v1beta1.BGPAdvertisement) { r.BGPAdvertisements = all })
+	kept(ctx, c, client, log, "bgppeers", func(r *config.Resources, all []v1beta1.BGPPeer) { r.BGPPeers = all })
+	kept(ctx, c, client, log, "bfdprofiles", func(r *config.Resources, all []v1beta1.BFDProfile) { r.BFDProfiles = all })
+	kept(ctx, c, client, log, "communities", func(r *config.Resources, all []v1beta1.Community) { r.Communities = all })
 	return c.following
 }
 
 // custom is a pointer to a custom resource.
-type custom interface {
+type custom[T any] interface {
+	*T
 	metav1.Object
 	runtime.Object
 }
 
-// kept has one kind of custom resource followed and kept, without what does not matter here.
-func kept[P custom, T any](ctx context.Context, c *configuration, client rest.Interface, log *slog.Logger, resource string, kind P,
-	slim func(P) T, collect func(*config.Resources, []T)) {
+// kept has one kind of custom resource followed and kept, without metadata that does not matter here.
+func kept[T any, P custom[T]](ctx context.Context, c *configuration, client rest.Interface, log *slog.Logger, resource string,
+	collect func(*config.Resources, []T)) {
 	objects := map[string]T{}
-	versions := map[string]metav1.ObjectMeta{}
-	c.collect = append(c.collect, func(r *config.Resources) {
-		all := make([]T, 0, len(objects))
-		for _, o := range objects {
-			all = append(all, o)
-		}
-		collect(r, all)
-	})
+	c.collect = append(c.collect, func(r *config.Resources) { collect(r, slices.Collect(maps.Values(objects))) })
 	f := newFeed(func(key string, object P) {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		// The controller writes statuses all the time; that changes nothing here.
-		if old, ok := versions[key]; ok && old.UID == object.GetUID() && old.Generation == object.GetGeneration() && maps.Equal(old.Labels, object.GetLabels()) {
-			return
+		if kept, ok := objects[key]; ok {
+			if old := P(&kept); old.GetUID() == object.GetUID() && old.GetGeneration() == object.GetGeneration() && maps.Equal(old.GetLabels(), object.GetLabels()) {
+				return
+			}
 		}
-		objects[key], versions[key] = slim(object), slimMeta(object)
+		object.SetManagedFields(nil)
+		object.SetAnnotations(nil)
+		objects[key] = *object
 		c.parse()
 	}, func(key string) {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		delete(objects, key)
-		delete(versions, key)
 		c.parse()
 	})
-	follow(ctx, client, resource, kind, selection{}, f, log)
+	follow(ctx, client, resource, P(new(T)), selection{}, f, log)
 	c.following[resource] = f.synced
 }
 
@@ -105,10 +91,4 @@ func (c *configuration) parse() {
 	}
 	parsed, _ := config.Parse(r)
 	c.apply(parsed)
-}
-
-func slimMeta(o metav1.Object) metav1.ObjectMeta {
-	return metav1.ObjectMeta{
-		Name: o.GetName(), UID: o.GetUID(), Generation: o.GetGeneration(), Labels: o.GetLabels(), CreationTimestamp: o.GetCreationTimestamp(),
-	}
 }

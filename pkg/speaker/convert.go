@@ -29,7 +29,6 @@ func serviceOf(name string, svc *corev1.Service, class string) (Service, bool) {
 	}
 	s := Service{
 		Name:   name,
-		UID:    svc.UID,
 		Labels: svc.Labels,
 		Local:  svc.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal,
 	}

@@ -61,8 +61,5 @@ func (d *downs) Changed(s bfd.Status) {
 	if down {
 		d.engine.Reset(name, "BFD: "+s.Diagnostic.String())
 	}
-	select {
-	case d.changed <- struct{}{}:
-	default:
-	}
+	nudge(d.changed)
 }

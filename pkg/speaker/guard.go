@@ -59,10 +59,7 @@ func (g *guard) tell() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, c := range g.changed {
-		select {
-		case c <- struct{}{}:
-		default:
-		}
+		nudge(c)
 	}
 }
 

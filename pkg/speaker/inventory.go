@@ -7,7 +7,6 @@ import (
 	"sync"
 
 	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/steelyard-lb/steelyard/pkg/announce"
 	"github.com/steelyard-lb/steelyard/pkg/config"
@@ -17,7 +16,6 @@ import (
 type Service struct {
 	Name   string // namespace/name
 	Labels labels.Set
-	UID    types.UID
 	Shared bool // it allows others to share its address
 	Local  bool // externalTrafficPolicy is Local
 	// Addrs are those in status.loadBalancer.ingress.
@@ -46,8 +44,6 @@ type Node struct {
 // is announced on the local network, and its routing, on what routers are told. It is safe for concurrent use; what they read, they read
 // with the lock held.
 type inventory struct {
-	wake, wakeRouting func()
-
 	mu        sync.Mutex
 	config    *config.Config
 	services  map[string]*service
@@ -61,6 +57,7 @@ type inventory struct {
 	orphans      map[netip.Addr]struct{} // lost their last Service
 	nodesChanged bool
 	rerouted     map[string]struct{} // names of Services to be routed anew, or gone
+	wakers       []func()            // of those who decide
 }
 
 // service is a Service with what follows from the rest of the inventory.
@@ -78,18 +75,17 @@ type service struct {
 
 func newInventory(wake func()) *inventory {
 	return &inventory{
-		wakeRouting: func() {},
-		wake:        wake,
-		rerouted:    map[string]struct{}{},
-		config:      &config.Config{},
-		services:    map[string]*service{},
-		byAddr:      map[netip.Addr][]*service{},
-		nodes:       map[string]Node{},
-		slices:      map[string]Endpoints{},
-		ofSvc:       map[string][]string{},
-		passwords:   map[string]string{},
-		dirty:       map[string]*service{},
-		orphans:     map[netip.Addr]struct{}{},
+		wakers:    []func(){wake},
+		rerouted:  map[string]struct{}{},
+		config:    &config.Config{},
+		services:  map[string]*service{},
+		byAddr:    map[netip.Addr][]*service{},
+		nodes:     map[string]Node{},
+		slices:    map[string]Endpoints{},
+		ofSvc:     map[string][]string{},
+		passwords: map[string]string{},
+		dirty:     map[string]*service{},
+		orphans:   map[netip.Addr]struct{}{},
 	}
 }
 
@@ -125,7 +121,6 @@ func (v *inventory) DeleteService(name string) {
 	delete(v.dirty, name)
 	v.rerouted[name] = struct{}{}
 	v.wake()
-	v.wakeRouting()
 }
 
 // SetEndpoints takes an EndpointSlice that is new or has changed.
@@ -161,7 +156,6 @@ func (v *inventory) SetNode(n Node) {
 	v.nodes[n.Name] = n
 	v.nodesChanged = true
 	v.wake()
-	v.wakeRouting()
 }
 
 // DeleteNode forgets a Node.
@@ -171,7 +165,6 @@ func (v *inventory) DeleteNode(name string) {
 	delete(v.nodes, name)
 	v.nodesChanged = true
 	v.wake()
-	v.wakeRouting()
 }
 
 // SetConfig takes a changed configuration.
@@ -184,7 +177,6 @@ func (v *inventory) SetConfig(c *config.Config) {
 		v.touch(svc)
 	}
 	v.wake()
-	v.wakeRouting()
 }
 
 func (v *inventory) dropSlice(slice string) {
@@ -262,15 +254,21 @@ func (v *inventory) index(svc *service) {
 	}
 }
 
+// wake has those who decide look what there is to do.
+func (v *inventory) wake() {
+	for _, wake := range v.wakers {
+		wake()
+	}
+}
+
 func (v *inventory) touch(svc *service) {
 	v.dirty[svc.Name] = svc
-	v.wake()
 	v.reroute(svc.Name)
 }
 
 func (v *inventory) reroute(service string) {
 	v.rerouted[service] = struct{}{}
-	v.wakeRouting()
+	v.wake()
 }
 
 // touchAddr has everything that uses the address looked at.
@@ -332,6 +330,6 @@ func without[T comparable](all []T, one T) []T {
 }
 
 func (s Service) equal(o Service) bool {
-	return s.UID == o.UID && s.Shared == o.Shared && s.Local == o.Local && s.Complaint == o.Complaint &&
+	return s.Shared == o.Shared && s.Local == o.Local && s.Complaint == o.Complaint &&
 		maps.Equal(s.Labels, o.Labels) && slices.Equal(s.Addrs, o.Addrs)
 }

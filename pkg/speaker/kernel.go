@@ -44,10 +44,7 @@ func relayPaced(ctx context.Context, to chan<- struct{}, a, b <-chan struct{}) {
 		case <-ctx.Done():
 			return
 		}
-		select {
-		case to <- struct{}{}:
-		default:
-		}
+		nudge(to)
 		select {
 		case <-time.After(movePause):
 		case <-ctx.Done():

@@ -19,7 +19,7 @@ func (v *inventory) setPassword(_ string, s *corev1.Secret) {
 	} else {
 		delete(v.passwords, s.Name)
 	}
-	v.wakeRouting()
+	v.wake()
 }
 
 // removePassword forgets a Secret.
@@ -28,5 +28,5 @@ func (v *inventory) removePassword(key string) {
 	defer v.mu.Unlock()
 	_, name, _ := strings.Cut(key, "/")
 	delete(v.passwords, name)
-	v.wakeRouting()
+	v.wake()
 }

@@ -1,6 +1,7 @@
 package speaker
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/steelyard-lb/steelyard/pkg/announce"
 	"github.com/steelyard-lb/steelyard/pkg/api/v1beta1"
@@ -75,10 +77,7 @@ func (r *reporter) put(service string, news report) {
 	r.mu.Lock()
 	r.pending[service] = news.over(r.pending[service])
 	r.mu.Unlock()
-	select {
-	case r.wake <- struct{}{}:
-	default:
-	}
+	nudge(r.wake)
 }
 
 // over returns the news with what they don't speak of taken from older ones.
@@ -148,7 +147,7 @@ func (r *reporter) write(ctx context.Context, service string, news report) error
 	if news.event == nil {
 		return nil
 	}
-	err := r.api.core.Post().Namespace(namespace).Resource("events").Body(r.event(kind, namespace, name, *news.event, metav1.Now())).Do(ctx).Error()
+	err := r.api.core.Post().Namespace(namespace).Resource("events").Body(r.event(kind, namespace, name, *news.event)).Do(ctx).Error()
 	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsAlreadyExists(err) {
 		return fmt.Errorf("create Event: %w", err)
 	}
@@ -168,19 +167,26 @@ func conditionPatch(c *metav1.Condition) []byte {
 	return patch
 }
 
-func (r *reporter) event(kind, namespace, name string, e event, now metav1.Time) *corev1.Event {
+func (r *reporter) event(kind, namespace, name string, e event) *corev1.Event {
 	about := corev1.ObjectReference{APIVersion: "v1", Kind: kind, Namespace: namespace, Name: name}
 	if kind == "Node" {
 		about.Namespace = ""
 	}
+	return newEvent(r.node, about, corev1.EventTypeWarning, e.reason, e.message, time.Now())
+}
+
+// newEvent returns an Event of a node's speaker. One about an object without a namespace is in the default one, as the kubelet's are.
+func newEvent(node string, about corev1.ObjectReference, kind string, reason announce.Reason, message string, at time.Time) *corev1.Event {
+	// The node is in the name, because several may have news of one object at a time.
+	name := shortened(fmt.Sprintf("%s.%s.%x", about.Name, node, at.UnixNano()), validation.DNS1123SubdomainMaxLength)
 	return &corev1.Event{
-		ObjectMeta:     metav1.ObjectMeta{Namespace: namespace, Name: fmt.Sprintf("%s.%x", name, now.UnixNano())},
+		ObjectMeta:     metav1.ObjectMeta{Namespace: cmp.Or(about.Namespace, metav1.NamespaceDefault), Name: name},
 		InvolvedObject: about,
-		Type:           corev1.EventTypeWarning,
-		Reason:         string(e.reason),
-		Message:        e.message,
-		Source:         corev1.EventSource{Component: component, Host: r.node},
-		FirstTimestamp: now, LastTimestamp: now, Count: 1,
-		ReportingController: component, ReportingInstance: r.node,
+		Type:           kind,
+		Reason:         string(reason),
+		Message:        message,
+		Source:         corev1.EventSource{Component: component, Host: node},
+		FirstTimestamp: metav1.NewTime(at), LastTimestamp: metav1.NewTime(at), Count: 1,
+		ReportingController: component, ReportingInstance: node,
 	}
 }

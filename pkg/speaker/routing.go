@@ -81,15 +81,12 @@ func newRouting(v *inventory, c RoutingConfig) *routing {
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.wakeRouting = r.wakeUp
+	v.wakers = append(v.wakers, r.wakeUp)
 	return r
 }
 
 func (r *routing) wakeUp() {
-	select {
-	case r.woken <- struct{}{}:
-	default:
-	}
+	nudge(r.woken)
 }
 
 // Ready says what a starting speaker waits for until routers have been told.
@@ -157,7 +154,7 @@ func (r *routing) pass(now time.Time, moved bool) time.Time {
 
 	if len(r.sessions.peers) == 0 && !r.announced {
 		r.greeting.look(nil, nil, false, now)
-		r.report()
+		r.report(nil)
 		return now.Add(housekeeping) // no engine is needed
 	}
 	if !r.announced {
@@ -176,7 +173,7 @@ func (r *routing) pass(now time.Time, moved bool) time.Time {
 	live := r.config.Engine.Sessions()
 	r.config.BFD.Sync(r.watches.due(&r.sessions, live, now))
 	r.greeting.look(r.sessions.peers, live, true, now)
-	r.report()
+	r.report(live)
 	return r.nextTime(now)
 }
 

@@ -211,7 +211,7 @@ func TestSharedAddressWaitsForRules(t *testing.T) {
 		o.serve("default/late", "10.0.0.1", "node-b")
 		time.Sleep(repair + time.Second)
 		o.expect(t, "after the rules were not put back")
-		o.SetService(Service{Name: "default/idle", UID: "another", Addrs: []netip.Addr{shared}}) // has nothing to announce
+		o.SetService(Service{Name: "default/idle", Labels: labels.Set{"changed": "yes"}, Addrs: []netip.Addr{shared}}) // has nothing to announce
 		synctest.Wait()
 		o.gate.open(shared)
 		o.expect(t, "put back", "10.0.0.1/32")

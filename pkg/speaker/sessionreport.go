@@ -15,13 +15,12 @@ import (
 const refusedState = "Refused"
 
 // report tells how the sessions stand.
-func (r *routing) report() {
+func (r *routing) report(live []bgp.Session) {
 	var all []v1beta1.BGPSessionStatus
 	watching := map[target]bfd.Status{}
 	for _, st := range r.config.BFD.Statuses() {
 		watching[target{st.Peer, st.Device}] = st
 	}
-	live := r.config.Engine.Sessions()
 	for i := range r.sessions.peers {
 		p := &r.sessions.peers[i]
 		s := v1beta1.BGPSessionStatus{Node: r.config.Node, Peer: p.Name, Address: p.Address.String(), PeerASN: p.PeerASN, State: "Idle"}

@@ -165,10 +165,7 @@ func (s *Speaker) Replica() membership.Replica { return s.replica }
 func (s *Speaker) Ours(mac net.HardwareAddr) bool { return s.macs.known(mac) }
 
 func (s *Speaker) wakeUp() {
-	select {
-	case s.woken <- struct{}{}:
-	default:
-	}
+	nudge(s.woken)
 }
 
 // Run announces until ctx is done, hands everything over, and leaves the members.

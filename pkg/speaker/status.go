@@ -326,10 +326,7 @@ func (s *statuses) idle(now time.Time) time.Duration {
 }
 
 func (s *statuses) wakeUp() {
-	select {
-	case s.wake <- struct{}{}:
-	default:
-	}
+	nudge(s.wake)
 }
 
 // review finds out what the API server has of this node, and queues what differs.

@@ -185,19 +185,9 @@ func (s *statuses) writeEvent(ctx context.Context, peer string, e sessionEvent) 
 	if e.reason == announce.SessionDown {
 		kind = corev1.EventTypeWarning
 	}
-	at := metav1.NewTime(e.at)
-	err = s.api.core.Post().Namespace(metav1.NamespaceDefault).Resource("events").Body(&corev1.Event{
-		ObjectMeta: metav1.ObjectMeta{
-			Namespace: metav1.NamespaceDefault, Name: shortened(fmt.Sprintf("%s.%s.%x", peer, s.node, e.at.UnixNano()), validation.DNS1123SubdomainMaxLength),
-		},
-		InvolvedObject: corev1.ObjectReference{APIVersion: v1beta1.GroupVersion.String(), Kind: "BGPPeer", Name: peer, UID: object.UID},
-		Type:           kind,
-		Reason:         string(e.reason),
-		Message:        e.message,
-		Source:         corev1.EventSource{Component: component, Host: s.node},
-		FirstTimestamp: at, LastTimestamp: at, Count: 1,
-		ReportingController: component, ReportingInstance: s.node,
-	}).Do(ctx).Error()
+	about := corev1.ObjectReference{APIVersion: v1beta1.GroupVersion.String(), Kind: "BGPPeer", Name: peer, UID: object.UID}
+	err = s.api.core.Post().Namespace(metav1.NamespaceDefault).Resource("events").
+		Body(newEvent(s.node, about, kind, e.reason, e.message, e.at)).Do(ctx).Error()
 	if apierrors.IsAlreadyExists(err) {
 		return nil
 	}
