@@ -19,6 +19,7 @@ import (
 // Resources is what a Config is made of, in any order.
 type Resources struct {
 	Pools             []v1beta1.IPAddressPool
+	Reservations      []v1beta1.AddressReservation
 	L2Advertisements  []v1beta1.L2Advertisement
 	BGPAdvertisements []v1beta1.BGPAdvertisement
 	BGPPeers          []v1beta1.BGPPeer
@@ -36,6 +37,7 @@ type Resources struct {
 // Config is the validated configuration. It is immutable.
 type Config struct {
 	Pools             []*Pool             // sorted by name
+	Reservations      []*Reservation      // sorted by name
 	L2Advertisements  []*L2Advertisement  // sorted by name
 	BGPAdvertisements []*BGPAdvertisement // oldest first, then by name
 	BGPPeers          []*BGPPeer          // sorted by name
@@ -51,6 +53,30 @@ type Pool struct {
 	AvoidBuggyIPs bool
 	// Allocation is nil for a pool that every Service may use.
 	Allocation *ServiceAllocation
+	// Strategy says which free address goes first; never empty.
+	Strategy v1beta1.AllocationStrategy
+	// Quotas limit namespaces; the first that matches applies.
+	Quotas []Quota
+	// ShareAcrossNamespaces: Services of different namespaces may share an address.
+	ShareAcrossNamespaces bool
+}
+
+// Quota limits the addresses of each namespace that it matches.
+type Quota struct {
+	// Namespaces and Selectors are alternatives; with neither, it matches all.
+	Namespaces []string
+	Selectors  []labels.Selector
+	// Addresses is how many of each family a namespace may have.
+	Addresses int
+}
+
+// Reservation is an AddressReservation.
+type Reservation struct {
+	Name string
+	// Ranges are disjoint, not adjacent, ascending, IPv4 first. No other reservation has any of their addresses.
+	Ranges []Range
+	// Namespace and Service are whom they are for: without a Service, all of the namespace; without a namespace, nobody.
+	Namespace, Service string
 }
 
 // ServiceAllocation says which Services may use a pool.
@@ -128,6 +154,21 @@ func (a *ServiceAllocation) Allows(namespace string, namespaceLabels, serviceLab
 	anyNamespace := len(a.Namespaces) == 0 && len(a.NamespaceSelectors) == 0
 	return (anyNamespace || slices.Contains(a.Namespaces, namespace) || anyMatches(a.NamespaceSelectors, namespaceLabels)) &&
 		matches(a.ServiceSelectors, serviceLabels)
+}
+
+// Quota returns how many addresses of each family the Services of a namespace may have, and whether there is a limit.
+func (p *Pool) Quota(namespace string, namespaceLabels labels.Set) (addresses int, limited bool) {
+	for _, q := range p.Quotas {
+		if len(q.Namespaces) == 0 && len(q.Selectors) == 0 || slices.Contains(q.Namespaces, namespace) || anyMatches(q.Selectors, namespaceLabels) {
+			return q.Addresses, true
+		}
+	}
+	return 0, false
+}
+
+// For tells whether a Service may have the reserved addresses.
+func (r *Reservation) For(namespace, service string) bool {
+	return r.Namespace != "" && r.Namespace == namespace && (r.Service == "" || r.Service == service)
 }
 
 // SelectsNode tells whether a node with these labels may announce.

@@ -16,6 +16,12 @@ const (
 	ConditionValid ConditionType = "Valid"
 	// ConditionNodeAddressInPool is True when a node's own address is among the pool's.
 	ConditionNodeAddressInPool ConditionType = "NodeAddressInPool"
+	// ConditionOverlap is True when some of the pool's addresses belong to an older pool.
+	ConditionOverlap ConditionType = "Overlap"
+	// ConditionExhausted is True when the pool has no free address of a family that it has addresses of.
+	ConditionExhausted ConditionType = "Exhausted"
+	// ConditionConflict is True when another machine on the network answers for an address of the pool.
+	ConditionConflict ConditionType = "Conflict"
 )
 
 // Reason is why a condition has its status.
@@ -80,12 +86,13 @@ const (
 
 // Kinds that a Fault can be of.
 const (
-	KindIPAddressPool    = "IPAddressPool"
-	KindL2Advertisement  = "L2Advertisement"
-	KindBGPAdvertisement = "BGPAdvertisement"
-	KindBGPPeer          = "BGPPeer"
-	KindBFDProfile       = "BFDProfile"
-	KindCommunity        = "Community"
+	KindIPAddressPool      = "IPAddressPool"
+	KindAddressReservation = "AddressReservation"
+	KindL2Advertisement    = "L2Advertisement"
+	KindBGPAdvertisement   = "BGPAdvertisement"
+	KindBGPPeer            = "BGPPeer"
+	KindBFDProfile         = "BFDProfile"
+	KindCommunity          = "Community"
 )
 
 // Fault is something wrong with one object.

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -34,6 +35,9 @@ func parsePool(res *v1beta1.IPAddressPool, taken *allotment) (*Pool, []Fault) {
 		Labels:        labels.Set(res.Labels),
 		AutoAssign:    res.Spec.AutoAssign == nil || *res.Spec.AutoAssign,
 		AvoidBuggyIPs: res.Spec.AvoidBuggyIPs,
+		Strategy:      cmp.Or(res.Spec.Strategy, v1beta1.StrategyLowest),
+
+		ShareAcrossNamespaces: res.Spec.ShareAcrossNamespaces,
 	}
 	f := complaints{kind: KindIPAddressPool, name: res.Name}
 	for i, text := range res.Spec.Addresses {

@@ -24,6 +24,7 @@ import (
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/steelyard-lb/steelyard/pkg/api/v1beta1"
+	"github.com/steelyard-lb/steelyard/pkg/assign"
 )
 
 func TestMain(m *testing.M) {
@@ -134,7 +135,7 @@ func (c *cluster) service(name string) *corev1.Service {
 func (c *cluster) has(name, want string) {
 	c.Helper()
 	c.eventually(fmt.Sprintf("%s: %q", name, want), func() string {
-		return told(Decision{Status: c.service(name).Status})
+		return told(assign.Decision{Status: c.service(name).Status})
 	}, want)
 }
 

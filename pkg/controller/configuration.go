@@ -101,7 +101,7 @@ func (c *configuration) resources(ctx context.Context) (config.Resources, error)
 // apply gives the allocator the pools, before anything else the addresses that are in use, and has another look at the Services
 // that the change concerns.
 func (c *configuration) apply(ctx context.Context, cfg *config.Config) error {
-	changed, concerned := c.allocator.SetPools(cfg.Pools)
+	changed, concerned := c.allocator.SetPools(cfg.Pools, cfg.Reservations)
 	select {
 	case <-c.adopted:
 	default:

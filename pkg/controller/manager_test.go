@@ -12,6 +12,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/steelyard-lb/steelyard/pkg/api/v1beta1"
+	"github.com/steelyard-lb/steelyard/pkg/assign"
 	"github.com/steelyard-lb/steelyard/pkg/ipam"
 )
 
@@ -119,7 +120,7 @@ func TestBurst(t *testing.T) {
 		}
 		seen := map[string]bool{}
 		for i := range list.Items {
-			for _, a := range addresses(&list.Items[i]) {
+			for _, a := range assign.Addresses(&list.Items[i]) {
 				seen[a.String()] = true
 			}
 		}
@@ -143,7 +144,7 @@ func TestKilledDuringABurst(t *testing.T) {
 		holders := map[string]string{}
 		for i := range list.Items {
 			svc := &list.Items[i]
-			for _, a := range addresses(svc) {
+			for _, a := range assign.Addresses(svc) {
 				if other := holders[a.String()]; other != "" {
 					t.Fatalf("%s and %s have %s", other, svc.Name, a)
 				}

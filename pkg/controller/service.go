@@ -19,6 +19,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
+	"github.com/steelyard-lb/steelyard/pkg/assign"
 	"github.com/steelyard-lb/steelyard/pkg/ipam"
 )
 
@@ -60,7 +61,7 @@ func (s *services) Reconcile(ctx context.Context, req reconcile.Request) (reconc
 	}
 
 	mark := s.waiting.mark()
-	decision := Decide(&svc, s.class, namespace, s.allocator, metav1.NewTime(s.now()))
+	decision := assign.Decide(&svc, s.class, namespace, s.allocator, metav1.NewTime(s.now()))
 	stale := s.waiting.set(req.NamespacedName, decision.Reason, svc.CreationTimestamp, mark)
 	if !equality.Semantic.DeepEqual(svc.Status, decision.Status) {
 		err := s.write(ctx, &svc, decision)
@@ -89,14 +90,14 @@ func (s *services) Reconcile(ctx context.Context, req reconcile.Request) (reconc
 }
 
 // write patches the status, provided that the Service is still as it was when the decision was taken.
-func (s *services) write(ctx context.Context, svc *corev1.Service, decision Decision) error {
+func (s *services) write(ctx context.Context, svc *corev1.Service, decision assign.Decision) error {
 	base := svc.DeepCopy()
 	svc.Status = decision.Status
 	if err := s.client.Status().Patch(ctx, svc, client.MergeFromWithOptions(base, client.MergeFromWithOptimisticLock{})); err != nil {
 		return err
 	}
 	s.counted()
-	s.log.Debug("status written", "service", client.ObjectKeyFromObject(svc), "addresses", addresses(svc), "reason", decision.Reason)
+	s.log.Debug("status written", "service", client.ObjectKeyFromObject(svc), "addresses", assign.Addresses(svc), "reason", decision.Reason)
 	if e := decision.Event; e != nil {
 		s.recorder.Eventf(svc, nil, e.Type, string(e.Reason), "AssignAddress", "%s", note(e.Message))
 		s.log.Info(e.Message, "service", client.ObjectKeyFromObject(svc), "reason", e.Reason)

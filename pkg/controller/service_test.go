@@ -20,6 +20,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
+	"github.com/steelyard-lb/steelyard/pkg/assign"
 	"github.com/steelyard-lb/steelyard/pkg/ipam"
 )
 
@@ -85,7 +86,7 @@ func TestNothingIsDecidedBeforeTheAdoption(t *testing.T) {
 func TestServiceMissingInTheCacheOnly(t *testing.T) {
 	allocator := allocatorOf(newPool("p", "192.0.2.0/30"))
 	name := requestOf("a").NamespacedName
-	allocator.Adopt(name, []netip.Addr{netip.MustParseAddr("192.0.2.0")})
+	allocator.Adopt(name, ipam.Sharing{}, []netip.Addr{netip.MustParseAddr("192.0.2.0")})
 	b := newBench(t, allocator, nil, []client.Object{newService("a")})
 	b.look(t, "a")
 	if !allocator.Holds(name) {
@@ -131,7 +132,7 @@ func TestAddressIsFreeOnceTheStatusIsWritten(t *testing.T) {
 	b.look(t, "b")
 	var waited corev1.Service
 	b.cache.Get(context.Background(), requestOf("b").NamespacedName, &waited)
-	if got := told(Decision{Status: waited.Status}); got != "192.0.2.0 True Assigned" {
+	if got := told(assign.Decision{Status: waited.Status}); got != "192.0.2.0 True Assigned" {
 		t.Errorf("b: %s", got)
 	}
 }
@@ -207,5 +208,15 @@ func TestMemberlistKeyIsMadeOnce(t *testing.T) {
 	err := m.ensure(context.Background())
 	if err == nil || !strings.Contains(err.Error(), "delete the Secret") || strings.Contains(err.Error(), "short") {
 		t.Errorf("a key of 5 bytes: %v", err)
+	}
+}
+
+func TestNote(t *testing.T) {
+	long := strings.Repeat("ü", 1000)
+	if got := note(long); len(got) > 1024 || !strings.HasSuffix(got, "ü...") {
+		t.Errorf("%d bytes: %s", len(got), got[len(got)-10:])
+	}
+	if got := note("short"); got != "short" {
+		t.Error(got)
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 	"sigs.k8s.io/controller-runtime/pkg/source"
 
+	"github.com/steelyard-lb/steelyard/pkg/assign"
 	"github.com/steelyard-lb/steelyard/pkg/ipam"
 )
 
@@ -92,7 +93,7 @@ func (w *waiting) wake() {
 		names = append(names, name)
 	}
 	slices.SortFunc(names, func(a, b types.NamespacedName) int {
-		return compareAge(w.services[a].since, a.String(), w.services[b].since, b.String())
+		return assign.CompareAge(w.services[a].since, a.String(), w.services[b].since, b.String())
 	})
 	for _, name := range names {
 		w.queue.add(name, 0)

@@ -45,9 +45,9 @@ func New() *Allocator {
 	}
 }
 
-// SetPools replaces the pools. An address stays with its Service as long as any of the pools gives it. SetPools tells whether a
+// SetPools replaces the pools and the reservations. An address stays with its Service as long as any of the pools gives it. SetPools tells whether a
 // pool has changed, and which Services have addresses that it concerns.
-func (a *Allocator) SetPools(pools []*config.Pool) (changed bool, concerned []types.NamespacedName) {
+func (a *Allocator) SetPools(pools []*config.Pool, reservations []*config.Reservation) (changed bool, concerned []types.NamespacedName) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 
@@ -96,7 +96,7 @@ func (a *Allocator) SetPools(pools []*config.Pool) (changed bool, concerned []ty
 
 // Adopt records the addresses in the status of a Service, and returns those that another Service has already. Adopt the older
 // Services first: they keep theirs.
-func (a *Allocator) Adopt(service types.NamespacedName, current []netip.Addr) (taken []netip.Addr) {
+func (a *Allocator) Adopt(service types.NamespacedName, sharing Sharing, current []netip.Addr) (taken []netip.Addr) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.adopt(service, current)
@@ -141,6 +141,8 @@ type Result struct {
 	Message string
 	// Lost tells which of its addresses the Service has no longer, and why; empty when there are none.
 	Lost string
+	// Eased: the Service shares its addresses in another way now, so that one that waits may have one of them.
+	Eased bool
 }
 
 // Assign decides which addresses a Service has. It is idempotent, and what it gives is the Service's until Release or another

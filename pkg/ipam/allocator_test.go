@@ -43,7 +43,7 @@ func onlyFor(namespaces ...string) func(*config.Pool) {
 
 func allocator(pools ...*config.Pool) *Allocator {
 	a := New()
-	a.SetPools(pools)
+	a.SetPools(pools, nil)
 	return a
 }
 
@@ -304,7 +304,7 @@ func TestAssign(t *testing.T) {
 				case s.release != "":
 					a.Release(key(s.release))
 				case s.ask.Service.Name == "":
-					a.SetPools(s.pools)
+					a.SetPools(s.pools, nil)
 				default:
 					want := s.reason
 					if want == "" {

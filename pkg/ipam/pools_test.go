@@ -33,11 +33,11 @@ func TestPoolReplaced(t *testing.T) {
 	pools := []*config.Pool{newTestPool("p", "10.0.0.0/31")}
 	a := allocator(pools...)
 	a.Assign(ask("a"))
-	_, concerned := a.SetPools(nil)
+	_, concerned := a.SetPools(nil, nil)
 	if !slices.Equal(concerned, []types.NamespacedName{key("a")}) {
 		t.Errorf("concerned: %v", concerned)
 	}
-	a.SetPools(pools)
+	a.SetPools(pools, nil)
 	if got := a.Assign(ask("b")); text(got.Addrs) != "10.0.0.1" {
 		t.Errorf("b has %v", got.Addrs)
 	}
@@ -51,24 +51,24 @@ func TestSetPoolsTellsWhatItConcerns(t *testing.T) {
 	a := allocator(left, right)
 	a.Assign(ask("a"))
 	a.Assign(ask("b", fromPool("right")))
-	if changed, concerned := a.SetPools([]*config.Pool{newTestPool("left", "10.0.0.0/31"), right}); changed || concerned != nil {
+	if changed, concerned := a.SetPools([]*config.Pool{newTestPool("left", "10.0.0.0/31"), right}, nil); changed || concerned != nil {
 		t.Errorf("the same pools: %v, %v", changed, concerned)
 	}
-	changed, concerned := a.SetPools([]*config.Pool{left, newTestPool("right", "10.0.1.0/24")})
+	changed, concerned := a.SetPools([]*config.Pool{left, newTestPool("right", "10.0.1.0/24")}, nil)
 	if !changed || !slices.Equal(concerned, []types.NamespacedName{key("b")}) {
 		t.Errorf("right widened: %v, %v", changed, concerned)
 	}
-	if changed, concerned := a.SetPools([]*config.Pool{newTestPool("right", "10.0.1.0/24")}); !changed || !slices.Equal(concerned, []types.NamespacedName{key("a")}) {
+	if changed, concerned := a.SetPools([]*config.Pool{newTestPool("right", "10.0.1.0/24")}, nil); !changed || !slices.Equal(concerned, []types.NamespacedName{key("a")}) {
 		t.Errorf("left deleted: %v, %v", changed, concerned)
 	}
 }
 
 func TestAdoptTellsWhatIsTaken(t *testing.T) {
 	a := allocator(newTestPool("p", "10.0.0.0/31"))
-	if taken := a.Adopt(key("old"), addrs("10.0.0.0")); taken != nil {
+	if taken := a.Adopt(key("old"), Sharing{}, addrs("10.0.0.0")); taken != nil {
 		t.Errorf("taken: %v", taken)
 	}
-	if taken := a.Adopt(key("young"), addrs("10.0.0.0,2001:db8::1")); text(taken) != "10.0.0.0" {
+	if taken := a.Adopt(key("young"), Sharing{}, addrs("10.0.0.0,2001:db8::1")); text(taken) != "10.0.0.0" {
 		t.Errorf("taken: %v", taken)
 	}
 	got := a.Assign(ask("young", current("10.0.0.0")))

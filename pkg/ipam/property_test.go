@@ -111,13 +111,13 @@ func (w *world) restart(t *rapid.T) {
 	w.Allocator, w.twin = allocator(w.pools...), allocator(w.pools...)
 	order := slices.SortedFunc(maps.Keys(w.services), func(a, b types.NamespacedName) int { return strings.Compare(a.Name, b.Name) })
 	for _, s := range order {
-		if taken := w.Adopt(s, w.services[s].Current); taken != nil {
+		if taken := w.Adopt(s, Sharing{}, w.services[s].Current); taken != nil {
 			t.Fatalf("%s: %v are taken", s, taken)
 		}
 	}
 	slices.Reverse(order)
 	for _, s := range order {
-		w.twin.Adopt(s, w.services[s].Current)
+		w.twin.Adopt(s, Sharing{}, w.services[s].Current)
 	}
 }
 
@@ -212,8 +212,8 @@ func TestProperties(t *testing.T) {
 			},
 			"pools": func(t *rapid.T) {
 				w.pools = genPools(t)
-				w.SetPools(w.pools)
-				w.twin.SetPools(w.pools)
+				w.SetPools(w.pools, nil)
+				w.twin.SetPools(w.pools, nil)
 			},
 			"killed": func(t *rapid.T) { w.restart(t) },
 			"restarted when all is done": func(t *rapid.T) {

@@ -42,6 +42,23 @@ type Request struct {
 	Pool Wish
 	// Current is the addresses in the Service's status.
 	Current []netip.Addr
+	Sharing Sharing
+}
+
+// Sharing is what decides whether Services may have one address together: their keys and their backends are equal, and no port of one is
+// a port of another. Between namespaces the address's pool must allow it too.
+type Sharing struct {
+	// Key is what the Services agreed on; empty for a Service that shares nothing.
+	Key string
+	// Backend is empty if every node may serve the Service, else (externalTrafficPolicy Local) what tells its pods from others.
+	Backend string
+	Ports   []Port
+}
+
+// Port is a port that a Service serves.
+type Port struct {
+	Protocol corev1.Protocol
+	Number   int32
 }
 
 // Wish is something that the Service asks for. An empty value asks for nothing.

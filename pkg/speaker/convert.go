@@ -10,6 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 
+	"github.com/steelyard-lb/steelyard/pkg/announce"
 	"github.com/steelyard-lb/steelyard/pkg/api/v1beta1"
 )
 
@@ -21,18 +22,13 @@ const (
 // loadBalancers selects the Services whose type is LoadBalancer; one that gets another type is reported as deleted.
 var loadBalancers = fields.OneTermEqualSelector("spec.type", string(corev1.ServiceTypeLoadBalancer))
 
-// serviceOf returns what matters of a Service, and whether it is ours to announce: classless or of our class.
+// serviceOf returns what matters of a Service, and whether it is ours to announce.
 func serviceOf(name string, svc *corev1.Service, class string) (Service, bool) {
-	if svc.Spec.Type != corev1.ServiceTypeLoadBalancer || svc.DeletionTimestamp != nil ||
-		svc.Spec.LoadBalancerClass != nil && (class == "" || *svc.Spec.LoadBalancerClass != class) {
+	if !announce.Ours(svc, class) {
 		return Service{}, false
 	}
-	s := Service{
-		Name:   name,
-		Labels: svc.Labels,
-		Local:  svc.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal,
-	}
-	_, _, s.Shared = v1beta1.Annotation(svc.Annotations, v1beta1.AnnotationShareKey)
+	spec := announce.ServiceOf(svc)
+	s := Service{Name: name, Labels: spec.Labels, Local: spec.Local, Shared: spec.Shared}
 	for _, ingress := range svc.Status.LoadBalancer.Ingress {
 		if a, err := netip.ParseAddr(ingress.IP); err == nil {
 			s.Addrs = append(s.Addrs, a.Unmap())
@@ -46,14 +42,11 @@ func serviceOf(name string, svc *corev1.Service, class string) (Service, bool) {
 	return s, true
 }
 
-// endpointsOf returns which nodes can serve, and how many endpoints are here. An endpoint that terminates serves until its serving
-// condition says otherwise (KEP-1672); a missing ready condition means ready.
+// endpointsOf returns which nodes can serve, and how many endpoints are here.
 func endpointsOf(s *discoveryv1.EndpointSlice, here string) Endpoints {
 	e := Endpoints{Service: s.Namespace + "/" + s.Labels[discoveryv1.LabelServiceName]}
 	for i := range s.Endpoints {
-		c := &s.Endpoints[i].Conditions
-		ready, serving := c.Ready == nil || *c.Ready, c.Serving != nil && *c.Serving
-		if !ready && !serving {
+		if !announce.Serves(&s.Endpoints[i]) {
 			continue
 		}
 		node := ""
@@ -73,17 +66,10 @@ func endpointsOf(s *discoveryv1.EndpointSlice, here string) Endpoints {
 
 // nodeOf returns what matters of a Node. Of the node here its annotations may, which say where routers are.
 func nodeOf(n *corev1.Node, here string, ignoreExclude bool) Node {
-	node := Node{Name: n.Name, Labels: n.Labels}
+	known := announce.NodeOf(n, ignoreExclude)
+	node := Node{Name: known.Name, Labels: known.Labels, Excluded: known.Excluded, NetworkUnavailable: known.NetworkUnavailable}
 	if n.Name == here {
 		node.Annotations = n.Annotations
-	}
-	if _, excluded := n.Labels[corev1.LabelNodeExcludeBalancers]; excluded && !ignoreExclude {
-		node.Excluded = true
-	}
-	for _, c := range n.Status.Conditions {
-		if c.Type == corev1.NodeNetworkUnavailable && c.Status == corev1.ConditionTrue {
-			node.NetworkUnavailable = true
-		}
 	}
 	return node
 }

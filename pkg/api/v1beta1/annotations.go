@@ -10,6 +10,9 @@ const (
 	AnnotationAddresses = "steelyard.io/loadBalancerIPs"
 	// AnnotationShareKey lets Services with the same key share an address.
 	AnnotationShareKey = "steelyard.io/allow-shared-ip"
+	// AnnotationKeep, with the value "true", keeps the Service's addresses for it when it is deleted, until a Service of its name is
+	// created again or the AddressReservation is deleted that the controller makes of it.
+	AnnotationKeep = "steelyard.io/keep-address"
 )
 
 // The same annotations under the prefixes that existing manifests carry.

@@ -72,6 +72,56 @@ type IPAddressPoolSpec struct {
 	// serviceAllocation reserves the pool for some Services, and orders the pools that a Service may use.
 	// +optional
 	ServiceAllocation *ServiceAllocation `json:"serviceAllocation,omitempty"`
+
+	// strategy says which free address goes first. Lowest: the lowest. Random: one that follows from the Service's name, so that addresses
+	// can't be guessed from each other, and a Service that is deleted and created anew likely has the same. LeastRecentlyUsed: one that no
+	// Service has had yet, the lowest first, and then the one that was given back longest ago.
+	// +optional
+	// +kubebuilder:default=Lowest
+	Strategy AllocationStrategy `json:"strategy,omitempty"`
+
+	// namespaceQuotas limit how many of the pool's addresses the Services of one namespace may have. The first entry that a namespace
+	// matches applies to it; a namespace that matches none has no limit. Lowering a quota takes no address away.
+	// +optional
+	// +kubebuilder:validation:MaxItems=64
+	NamespaceQuotas []NamespaceQuota `json:"namespaceQuotas,omitempty"`
+
+	// shareAcrossNamespaces lets Services of different namespaces share an address of this pool, if all of them ask for it with the same
+	// key in the annotation steelyard.io/allow-shared-ip. Within a namespace they may in any case.
+	// +optional
+	// +kubebuilder:default=false
+	ShareAcrossNamespaces bool `json:"shareAcrossNamespaces,omitempty"`
+}
+
+// AllocationStrategy says which free address of a pool goes first.
+//
+// +kubebuilder:validation:Enum=Lowest;Random;LeastRecentlyUsed
+type AllocationStrategy string
+
+// The strategies of a pool.
+const (
+	StrategyLowest            AllocationStrategy = "Lowest"
+	StrategyRandom            AllocationStrategy = "Random"
+	StrategyLeastRecentlyUsed AllocationStrategy = "LeastRecentlyUsed"
+)
+
+// NamespaceQuota limits the addresses of each namespace that it matches.
+type NamespaceQuota struct {
+	// addresses is how many addresses of each family the Services of one namespace may have together. One that they share counts once.
+	// +required
+	// +kubebuilder:validation:Minimum=0
+	Addresses int32 `json:"addresses"`
+
+	// namespaces are the names of the namespaces that the quota is for. With neither these nor namespaceSelectors, it is for all.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=512
+	// +kubebuilder:validation:items:MaxLength=63
+	Namespaces []string `json:"namespaces,omitempty"`
+
+	// namespaceSelectors match, by their labels, the namespaces that the quota is for, beside those that are named.
+	// +optional
+	NamespaceSelectors []metav1.LabelSelector `json:"namespaceSelectors,omitempty"`
 }
 
 // ServiceAllocation says which Services may use a pool: those in one of its namespaces (by name or by selector, when there are
@@ -112,6 +162,18 @@ type IPAddressPoolStatus struct {
 	// availableIPv6 is the number of IPv6 addresses that are still free, 9223372036854775807 when there are more.
 	// +optional
 	AvailableIPv6 int64 `json:"availableIPv6"`
+
+	// totalIPv4 is the number of IPv4 addresses that the pool can give out. Addresses reserved for nobody are not among them.
+	// +optional
+	TotalIPv4 int64 `json:"totalIPv4"`
+	// totalIPv6 is the number of IPv6 addresses that the pool can give out, 9223372036854775807 when there are more.
+	// +optional
+	TotalIPv6 int64 `json:"totalIPv6"`
+	// released are, with the strategy LeastRecentlyUsed, the addresses that were given back last, the latest at the end; 64 at most. A
+	// controller that starts anew knows them by this.
+	// +optional
+	// +kubebuilder:validation:MaxItems=64
+	Released []string `json:"released,omitempty"`
 
 	// conditions tell what is wrong with the pool and how to mend it.
 	// +optional

@@ -1,4 +1,6 @@
-package controller
+// Package assign derives from a Service, and from what the allocator has for it, what the Service's status shall be. It is pure: the
+// controller writes what it decides, steelyardctl shows what would be written.
+package assign
 
 import (
 	"fmt"
@@ -24,6 +26,8 @@ type Decision struct {
 	Reason ipam.Reason
 	// Event is nil when nothing happened that a person wants to know.
 	Event *Event
+	// Eased: another Service that waits may have an address of this one now.
+	Eased bool
 }
 
 // Event is something to tell about a Service.
@@ -38,7 +42,7 @@ type Event struct {
 func Decide(svc *corev1.Service, class string, namespace labels.Set, allocator *ipam.Allocator, now metav1.Time) Decision {
 	status := *svc.Status.DeepCopy()
 	before := meta.FindStatusCondition(svc.Status.Conditions, v1beta1.ConditionAddressAssigned)
-	if !serves(svc, class) {
+	if !Serves(svc, class) {
 		// The condition says that the addresses are ours; others may have written theirs to a Service without it.
 		if before != nil {
 			status.LoadBalancer = corev1.LoadBalancerStatus{}
@@ -46,7 +50,7 @@ func Decide(svc *corev1.Service, class string, namespace labels.Set, allocator *
 		}
 		return Decision{Status: status}
 	}
-	result := allocator.Assign(request(svc, namespace))
+	result := allocator.Assign(Request(svc, namespace))
 	if ingress := ingress(result.Addrs); !equality.Semantic.DeepEqual(status.LoadBalancer.Ingress, ingress) {
 		status.LoadBalancer.Ingress = ingress
 	}
@@ -57,18 +61,19 @@ func Decide(svc *corev1.Service, class string, namespace labels.Set, allocator *
 		Message:            result.Message,
 		LastTransitionTime: now,
 	})
-	return Decision{Status: status, Reason: result.Reason, Event: news(before, result)}
+	return Decision{Status: status, Reason: result.Reason, Event: news(before, result), Eased: result.Eased}
 }
 
-// serves tells whether the Service is ours: of the class, or of none, as the Kubernetes documentation has it for the default
+// Serves tells whether the Service is ours: of the class, or of none, as the Kubernetes documentation has it for the default
 // implementation. Without cluster addresses there is nothing to balance.
-func serves(svc *corev1.Service, class string) bool {
+func Serves(svc *corev1.Service, class string) bool {
 	return svc.Spec.Type == corev1.ServiceTypeLoadBalancer &&
 		(svc.Spec.LoadBalancerClass == nil || class != "" && *svc.Spec.LoadBalancerClass == class) &&
 		len(families(svc)) > 0
 }
 
-func request(svc *corev1.Service, namespace labels.Set) ipam.Request {
+// Request returns what the Service asks for and what it has. namespace are the labels of its namespace.
+func Request(svc *corev1.Service, namespace labels.Set) ipam.Request {
 	r := ipam.Request{
 		Service:         types.NamespacedName{Namespace: svc.Namespace, Name: svc.Name},
 		Labels:          svc.Labels,
@@ -77,9 +82,23 @@ func request(svc *corev1.Service, namespace labels.Set) ipam.Request {
 		Policy:          ptr.Deref(svc.Spec.IPFamilyPolicy, corev1.IPFamilyPolicySingleStack),
 		Addresses:       []ipam.Wish{wish(svc, v1beta1.AnnotationAddresses), {Value: svc.Spec.LoadBalancerIP, Source: "spec.loadBalancerIP"}},
 		Pool:            wish(svc, v1beta1.AnnotationPool),
-		Current:         addresses(svc),
+		Current:         Addresses(svc),
+		Sharing:         sharing(svc),
 	}
 	return r
+}
+
+// sharing returns with whom the Service may share an address.
+func sharing(svc *corev1.Service) ipam.Sharing {
+	key, _, _ := v1beta1.Annotation(svc.Annotations, v1beta1.AnnotationShareKey)
+	s := ipam.Sharing{Key: key}
+	if svc.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal {
+		s.Backend = labels.Set(svc.Spec.Selector).String()
+	}
+	for _, p := range svc.Spec.Ports {
+		s.Ports = append(s.Ports, ipam.Port{Protocol: p.Protocol, Number: p.Port})
+	}
+	return s
 }
 
 func wish(svc *corev1.Service, annotation string) ipam.Wish {
@@ -102,8 +121,8 @@ func families(svc *corev1.Service) []ipam.Family {
 	return families
 }
 
-// addresses returns those in the Service's status.
-func addresses(svc *corev1.Service) []netip.Addr {
+// Addresses returns those in the Service's status.
+func Addresses(svc *corev1.Service) []netip.Addr {
 	var addrs []netip.Addr
 	for _, ingress := range svc.Status.LoadBalancer.Ingress {
 		if a, err := netip.ParseAddr(ingress.IP); err == nil {
