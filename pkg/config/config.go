@@ -6,7 +6,6 @@ import (
 	"cmp"
 	"net/netip"
 	"slices"
-	"sort"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -109,9 +108,11 @@ type PreferredNodes struct {
 // Parse makes the configuration of the resources. It never fails as a whole: what can't be used is left out of the Config and
 // is reported as a Fault of the object that it stands in. Equal resources in another order give an equal result.
 func Parse(r Resources) (*Config, []Fault) {
-	var faults []Fault
 	cfg := &Config{}
-	cfg.Pools, faults = parsePools(r.Pools)
+	pools, allotted, faults := parsePools(r.Pools)
+	reservations, reservationFaults := parseReservations(r.Reservations, allotted)
+	cfg.Pools, cfg.Reservations = pools, reservations
+	faults = append(faults, reservationFaults...)
 	faults = append(faults, nodeAddressFaults(cfg, r.Nodes)...)
 	for i := range r.L2Advertisements {
 		ad, adFaults := parseL2Advertisement(&r.L2Advertisements[i], cfg.Pools, r.Nodes)
@@ -144,10 +145,7 @@ func (c *Config) PoolOf(a netip.Addr) *Pool {
 }
 
 // Contains tells whether the address is one of the pool's.
-func (p *Pool) Contains(a netip.Addr) bool {
-	i := sort.Search(len(p.Ranges), func(i int) bool { return a.Compare(p.Ranges[i].To) <= 0 })
-	return i < len(p.Ranges) && p.Ranges[i].Contains(a)
-}
+func (p *Pool) Contains(a netip.Addr) bool { return contains(p.Ranges, a) }
 
 // Allows tells whether a Service with these labels, in this namespace, may use the pool.
 func (a *ServiceAllocation) Allows(namespace string, namespaceLabels, serviceLabels labels.Set) bool {

@@ -36,6 +36,12 @@ const (
 	ReasonDuplicateRange Reason = "DuplicateRange"
 	// ReasonOverlappingPools stands for addresses that an older pool has already.
 	ReasonOverlappingPools Reason = "OverlappingPools"
+	// ReasonOverlappingReservations stands for addresses that an older reservation has already.
+	ReasonOverlappingReservations Reason = "OverlappingReservations"
+	// ReasonOutsidePools stands for reserved addresses that no pool has.
+	ReasonOutsidePools Reason = "OutsidePools"
+	// ReasonQuotaNotUsed stands for a quota that never applies, because an earlier entry does.
+	ReasonQuotaNotUsed Reason = "QuotaNotUsed"
 	// ReasonMalformedSelector stands for a label selector that can't be read; it matches nothing.
 	ReasonMalformedSelector Reason = "MalformedSelector"
 	// ReasonNodeAddressInPool stands for a node's own address among a pool's.

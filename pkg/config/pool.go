@@ -1,11 +1,9 @@
 package config
 
 import (
-	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
-	"sort"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -14,19 +12,16 @@ import (
 	"github.com/steelyard-lb/steelyard/pkg/api/v1beta1"
 )
 
-// parsePools returns the pools sorted by name. Older pools are served first, so that creating a pool takes no address away
-// from another.
-func parsePools(resources []v1beta1.IPAddressPool) ([]*Pool, []Fault) {
-	var pools []*Pool
-	var faults []Fault
-	var taken allotment
+// parsePools returns the pools sorted by name, and which of them has which addresses. Older pools are served first, so that creating a
+// pool takes no address away from another.
+func parsePools(resources []v1beta1.IPAddressPool) (pools []*Pool, taken allotment, faults []Fault) {
 	for _, res := range oldestFirst(resources) {
 		pool, poolFaults := parsePool(res, &taken)
 		pools = append(pools, pool)
 		faults = append(faults, poolFaults...)
 	}
 	slices.SortFunc(pools, func(a, b *Pool) int { return strings.Compare(a.Name, b.Name) })
-	return pools, faults
+	return pools, taken, faults
 }
 
 func parsePool(res *v1beta1.IPAddressPool, taken *allotment) (*Pool, []Fault) {
@@ -35,7 +30,6 @@ func parsePool(res *v1beta1.IPAddressPool, taken *allotment) (*Pool, []Fault) {
 		Labels:        labels.Set(res.Labels),
 		AutoAssign:    res.Spec.AutoAssign == nil || *res.Spec.AutoAssign,
 		AvoidBuggyIPs: res.Spec.AvoidBuggyIPs,
-		Strategy:      cmp.Or(res.Spec.Strategy, v1beta1.StrategyLowest),
 
 		ShareAcrossNamespaces: res.Spec.ShareAcrossNamespaces,
 	}
@@ -47,15 +41,15 @@ func parsePool(res *v1beta1.IPAddressPool, taken *allotment) (*Pool, []Fault) {
 			f.fault(field, ReasonMalformedRange, err.Error())
 			continue
 		}
-		free, overlaps := taken.take(r, allotted{pool: res.Name, field: field})
+		free, overlaps := taken.take(r, res.Name, field)
 		p.Ranges = append(p.Ranges, free...)
 		for _, o := range overlaps {
-			if o.pool == res.Name {
+			if o.owner == res.Name {
 				f.fault(field, ReasonDuplicateRange, fmt.Sprintf("%s is also in %s: take it out of one of the two", o.Range, o.field))
 			} else {
 				f.fault(field, ReasonOverlappingPools, fmt.Sprintf(
 					"%s belongs to the older pool %q (%s there), and this pool goes without it: take it out of one of the two",
-					o.Range, o.pool, o.field))
+					o.Range, o.owner, o.field))
 			}
 		}
 	}
@@ -69,76 +63,54 @@ func parsePool(res *v1beta1.IPAddressPool, taken *allotment) (*Pool, []Fault) {
 			ServiceSelectors:   selectors(a.ServiceSelectors, "spec.serviceAllocation.serviceSelectors", &f),
 		}
 	}
+	p.Strategy = parseStrategy(res.Spec.Strategy, &f)
+	p.Quotas = parseQuotas(res.Spec.NamespaceQuotas, &f)
 	return p, f.faults
 }
 
-// allotted is a range, and the pool and the field that have it.
-type allotted struct {
-	Range
-	pool, field string
+func parseStrategy(s v1beta1.AllocationStrategy, f *complaints) v1beta1.AllocationStrategy {
+	switch s {
+	case v1beta1.StrategyLowest, v1beta1.StrategyRandom, v1beta1.StrategyLeastRecentlyUsed:
+		return s
+	case "":
+	default:
+		f.fault("spec.strategy", ReasonInvalidValue, fmt.Sprintf(
+			"there is no strategy %q, and the lowest free address goes first: write Lowest, Random or LeastRecentlyUsed", s))
+	}
+	return v1beta1.StrategyLowest
 }
 
-// allotment is who has which addresses: disjoint ranges in ascending order.
-type allotment []allotted
-
-// take gives the owner what is still free of the range, and returns that and the parts that others have.
-func (t *allotment) take(r Range, owner allotted) (free []Range, overlaps []allotted) {
-	first := sort.Search(len(*t), func(i int) bool { return r.From.Compare((*t)[i].To) <= 0 })
-	next, full := r.From, false
-	var mine []allotted
-	end := first
-	for ; end < len(*t) && (*t)[end].From.Compare(r.To) <= 0; end++ {
-		other := (*t)[end]
-		if next.Less(other.From) {
-			free = append(free, Range{From: next, To: other.From.Prev()})
+func parseQuotas(in []v1beta1.NamespaceQuota, f *complaints) []Quota {
+	var out []Quota
+	forAll := "" // the entry that leaves nothing to the later ones
+	named := map[string]string{}
+	for i := range in {
+		q := &in[i]
+		field := fmt.Sprintf("spec.namespaceQuotas[%d]", i)
+		if forAll != "" {
+			f.warn(field, ReasonQuotaNotUsed, fmt.Sprintf("%s goes before it and is for all namespaces: move that one to the end", forAll))
 		}
-		part := other
-		part.From, part.To = maxAddr(r.From, other.From), minAddr(r.To, other.To)
-		overlaps = append(overlaps, part)
-		if r.To.Compare(other.To) <= 0 {
-			full = true
-		} else {
-			next = other.To.Next()
+		if q.Addresses < 0 {
+			f.fault(field+".addresses", ReasonInvalidValue, fmt.Sprintf("is %d, and is taken for 0: write 0 or more", q.Addresses))
 		}
-		mine = append(mine, other)
-	}
-	if !full {
-		free = append(free, Range{From: next, To: r.To})
-	}
-	for _, f := range free {
-		mine = append(mine, allotted{Range: f, pool: owner.pool, field: owner.field})
-	}
-	slices.SortFunc(mine, func(a, b allotted) int { return a.compare(b.Range) })
-	*t = slices.Replace(*t, first, end, mine...)
-	return free, overlaps
-}
-
-// joined sorts disjoint ranges and makes one of those that touch.
-func joined(ranges []Range) []Range {
-	slices.SortFunc(ranges, Range.compare)
-	var out []Range
-	for _, r := range ranges {
-		if n := len(out); n > 0 && out[n-1].To.Next() == r.From {
-			out[n-1].To = r.To
-			continue
+		for j, namespace := range q.Namespaces {
+			if earlier := named[namespace]; earlier != "" && forAll == "" {
+				f.warn(fmt.Sprintf("%s.namespaces[%d]", field, j), ReasonQuotaNotUsed, fmt.Sprintf(
+					"%s goes before it and is for %s too: take it out of one of the two", earlier, namespace))
+				continue
+			}
+			named[namespace] = field
 		}
-		out = append(out, r)
+		out = append(out, Quota{
+			Namespaces: slices.Clone(q.Namespaces),
+			Selectors:  selectors(q.NamespaceSelectors, field+".namespaceSelectors", f),
+			Addresses:  max(0, int(q.Addresses)),
+		})
+		if len(q.Namespaces) == 0 && len(q.NamespaceSelectors) == 0 && forAll == "" {
+			forAll = field
+		}
 	}
 	return out
-}
-
-func minAddr(a, b netip.Addr) netip.Addr {
-	if b.Less(a) {
-		return b
-	}
-	return a
-}
-
-func maxAddr(a, b netip.Addr) netip.Addr {
-	if a.Less(b) {
-		return b
-	}
-	return a
 }
 
 // nodeAddressFaults warns of every pool that could give a node's own address to a Service.
@@ -146,7 +118,7 @@ func nodeAddressFaults(cfg *Config, nodes []corev1.Node) []Fault {
 	found := map[string][]string{}
 	for _, node := range nodes {
 		for _, a := range nodeAddresses(&node) {
-			if p := cfg.PoolOf(a); p != nil {
+			if p := cfg.PoolOf(a); p != nil && !cfg.withheld(a) {
 				found[p.Name] = append(found[p.Name], fmt.Sprintf("%s (node %s)", a, node.Name))
 			}
 		}
@@ -159,7 +131,7 @@ func nodeAddressFaults(cfg *Config, nodes []corev1.Node) []Fault {
 			Kind: KindIPAddressPool, Name: pool, Field: "spec.addresses", Type: ConditionNodeAddressInPool,
 			Reason: ReasonNodeAddressInPool, Warning: true,
 			Message: "has the nodes' own addresses " + abridged(addresses, ", ") +
-				", which a Service must not get: take them out of the pool",
+				", which a Service must not get: take them out of the pool, or reserve them for nobody by an AddressReservation",
 		})
 	}
 	return faults
