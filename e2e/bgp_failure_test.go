@@ -156,18 +156,12 @@ func speakerRunsSince(t *testing.T, pod string) time.Time {
 	return p.Status.ContainerStatuses[0].State.Running.StartedAt.Time
 }
 
-const quickBFD = `
-apiVersion: steelyard.io/v1beta1
-kind: BFDProfile
-metadata: {name: quick}
-spec: {transmitInterval: 100, receiveInterval: 100, detectMultiplier: 3}
-`
+var quickBFD = fixture.BFD{Name: "quick", Interval: 100, Multiplier: 3}
 
 // TestBFDSeesADeadNode cuts a node's cable: the router's next hop goes within BFD's time, not within BGP's.
 func TestBFDSeesADeadNode(t *testing.T) {
-	r := frr(t, "bfd\n profile quick\n  transmit-interval 100\n  receive-interval 100\n  detect-multiplier 3\n exit\nexit\n"+
-		fixture.RouterConfig(lab.Nodes, nil, []string{"bfd profile quick"}))
-	apply(t, quickBFD)
+	r := frr(t, quickBFD.RouterConfig()+lab.RouterConfig(quickBFD.Neighbour()))
+	apply(t, quickBFD.Manifest())
 	apply(t, routedBy("bfdProfile: quick", ""))
 	eachFamily(t, func(t *testing.T, f family) {
 		create(t, lbService("bfd", f, fromPool("routed")))
@@ -215,7 +209,7 @@ func metricIs(node, series string, want float64) error {
 }
 
 func TestRouterRestarts(t *testing.T) {
-	config := fixture.RouterConfig(lab.Nodes, nil, nil)
+	config := lab.RouterConfig()
 	r := frr(t, config)
 	apply(t, routedBy("", ""))
 	eachFamily(t, func(t *testing.T, f family) {
@@ -340,10 +334,9 @@ func watched(t *testing.T, r *router.FRR, node string, f family) {
 // TestRolloutWithBFD: a speaker that is replaced ends BGP before BFD, so that graceful restart has begun when the router sees BFD go.
 func TestRolloutWithBFD(t *testing.T) {
 	// Slow, because a rollout keeps all CPUs busy, and this is not about how much BFD bears.
-	r := frr(t, "bfd\n profile slow\n  transmit-interval 900\n  receive-interval 900\n  detect-multiplier 5\n exit\nexit\n"+
-		fixture.RouterConfig(lab.Nodes, nil, []string{"bfd profile slow"}))
-	apply(t, "apiVersion: steelyard.io/v1beta1\nkind: BFDProfile\nmetadata: {name: slow}\n"+
-		"spec: {transmitInterval: 900, receiveInterval: 900, detectMultiplier: 5}\n")
+	slow := fixture.BFD{Name: "slow", Interval: 900, Multiplier: 5}
+	r := frr(t, slow.RouterConfig()+lab.RouterConfig(slow.Neighbour()))
+	apply(t, slow.Manifest())
 	apply(t, routedBy("enableGracefulRestart: true, bfdProfile: slow", ""))
 	f := families[0]
 	create(t, lbService("bfdrollout", f, fromPool("routed")))

@@ -29,11 +29,6 @@ metadata: {name: routed}
 spec: {ipAddressPools: [routed]}
 ---
 apiVersion: steelyard.io/v1beta1
-kind: BFDProfile
-metadata: {name: quick}
-spec: {transmitInterval: 100, receiveInterval: 100, detectMultiplier: 3}
----
-apiVersion: steelyard.io/v1beta1
 kind: BGPPeer
 metadata: {name: router}
 spec: {myASN: 64500, peerASN: 64512, peerAddress: 192.0.2.1, connectTime: 1s, enableGracefulRestart: %t%s}
@@ -41,17 +36,18 @@ spec: {myASN: 64500, peerASN: 64512, peerAddress: 192.0.2.1, connectTime: 1s, en
 
 // withRouter runs f with FRR on the lab's router as the peer of all nodes.
 func (b *bench) withRouter(ctx context.Context, bfd, graceful bool, f func(*router.FRR) error) error {
-	config, profile, neighbour := "", "", []string(nil)
+	config, objects, profile := b.RouterConfig(), "", ""
 	if bfd {
-		config = "bfd\n profile quick\n  transmit-interval 100\n  receive-interval 100\n  detect-multiplier 3\n exit\nexit\n"
-		profile, neighbour = ", bfdProfile: quick", []string{"bfd profile quick"}
+		quick := fixture.BFD{Name: "quick", Interval: 100, Multiplier: 3}
+		config = quick.RouterConfig() + b.RouterConfig(quick.Neighbour())
+		objects, profile = quick.Manifest()+"---\n", ", bfdProfile: quick"
 	}
-	r, err := b.StartRouter(ctx, config+fixture.RouterConfig(b.Nodes, nil, neighbour))
+	objects += fmt.Sprintf(routed, graceful, profile)
+	r, err := b.StartRouter(ctx, config)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = r.Stop(context.WithoutCancel(ctx)) }()
-	objects := fmt.Sprintf(routed, graceful, profile)
 	if err := b.Apply(ctx, objects); err != nil {
 		return err
 	}

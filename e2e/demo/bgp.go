@@ -13,24 +13,13 @@ import (
 	"github.com/steelyard-lb/steelyard/pkg/api/v1beta1"
 )
 
-const routerConfig = `bfd
- profile quick
-  transmit-interval 100
-  receive-interval 100
-  detect-multiplier 3
- exit
-exit
-`
+var quick = fixture.BFD{Name: "quick", Interval: 100, Multiplier: 3}
 
-const bgp = `apiVersion: steelyard.io/v1beta1
+var bgp = quick.Manifest() + `---
+apiVersion: steelyard.io/v1beta1
 kind: IPAddressPool
 metadata: {name: routed}
 spec: {addresses: [198.18.0.0/24], autoAssign: false}
----
-apiVersion: steelyard.io/v1beta1
-kind: BFDProfile
-metadata: {name: quick}
-spec: {transmitInterval: 100, receiveInterval: 100, detectMultiplier: 3}
 ---
 apiVersion: steelyard.io/v1beta1
 kind: BGPPeer
@@ -70,7 +59,7 @@ func (d *demo) sessionsUp(ctx context.Context) error {
 // routers shows the same workload served to a host behind a real router, FRR, and a node's failure there.
 func (d *demo) routers() error {
 	say("Now BGP: the nodes peer with the router, FRR, which spreads connections from a host behind it over all of them.")
-	r, err := d.StartRouter(d.ctx, routerConfig+fixture.RouterConfig(d.Nodes, nil, []string{"bfd profile quick"}))
+	r, err := d.StartRouter(d.ctx, quick.RouterConfig()+d.RouterConfig(quick.Neighbour()))
 	if err != nil {
 		return err
 	}

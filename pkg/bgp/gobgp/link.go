@@ -188,7 +188,8 @@ func (l *link) expect(hold time.Duration) {
 	})
 }
 
-// close ends the connection: with a NOTIFICATION, or without a word if that is nil.
+// close ends the connection: with a NOTIFICATION, or without a word if that is nil. Of a connection that is broken already, deadlines and
+// the end of writing fail, and nothing is to be done about it.
 func (l *link) close(notification []byte, why string) {
 	if l.closing.Swap(true) {
 		return

@@ -122,10 +122,14 @@ func (s *Server) closeListeners() {
 			continue
 		}
 		for a := range l.passwords {
-			if !needed[key][a] {
-				_ = l.password(a, "")
-				delete(l.passwords, a)
+			if needed[key][a] {
+				continue
 			}
+			if err := l.password(a, ""); err != nil {
+				s.log.Warn("the kernel keeps the password of a peer that is gone", "address", a, "error", err)
+				continue
+			}
+			delete(l.passwords, a)
 		}
 	}
 }

@@ -163,10 +163,10 @@ func (t *table) apply(set []bgp.Route, gone []netip.Prefix) error {
 }
 
 // forget removes what a peer that is gone needed of the policy.
-func (t *table) forget(address netip.Addr) {
+func (t *table) forget(address netip.Addr) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.policy.forgetNextHops(address)
+	return t.policy.forgetNextHops(address)
 }
 
 // nextHops sets what a peer is told as the next hop of each family; an invalid one withholds the family. It returns whether anything

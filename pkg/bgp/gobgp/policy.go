@@ -250,7 +250,8 @@ func (p *policy) nextHops(address, v4, v6 netip.Addr) (bool, error) {
 	return true, p.remove(old.statements...)
 }
 
-func (p *policy) forgetNextHops(address netip.Addr) {
-	_ = p.remove(p.hops[address].statements...)
+func (p *policy) forgetNextHops(address netip.Addr) error {
+	old := p.hops[address].statements
 	delete(p.hops, address)
+	return p.remove(old...)
 }

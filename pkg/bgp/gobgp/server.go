@@ -222,7 +222,9 @@ func (s *Server) remove(names []string) {
 		if session != nil {
 			all.Go(func() {
 				session.stop(cease(ceaseDeconfigured, ""))
-				s.table.forget(session.address)
+				if err := s.table.forget(session.address); err != nil {
+					s.log.Warn("GoBGP keeps what it knew of a peer that is gone", "peer", name, "error", err)
+				}
 			})
 		}
 	}
