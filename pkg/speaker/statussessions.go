@@ -136,3 +136,17 @@ func (s *statuses) watchSession(status v1beta1.BGPSessionStatus, now, due time.T
 		s.up[status.Peer] = sessionUp{up: established, seen: true}
 	}
 }
+
+// sessionUp is what is known of whether a session is up.
+type sessionUp struct {
+	up   bool
+	seen bool // by this run, not only by an earlier one
+}
+
+// sessionEvent is an Event that a session's change calls for.
+type sessionEvent struct {
+	reason  announce.Reason
+	message string
+	at      time.Time
+	due     time.Time // when it is written
+}
