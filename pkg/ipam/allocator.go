@@ -216,6 +216,41 @@ func (a *Allocator) Services() []types.NamespacedName {
 	return slices.Collect(maps.Keys(a.services))
 }
 
+// Users returns the Services that have the address, by name.
+func (a *Allocator) Users(addr netip.Addr) []types.NamespacedName {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if holder, held := a.holders[addr]; held {
+		return []types.NamespacedName{holder}
+	}
+	return nil
+}
+
+// Released returns the addresses that were given back last, by the name of their pool and the latest at the end: of each pool with the
+// strategy LeastRecentlyUsed that has some, 64 at most.
+func (a *Allocator) Released() map[string][]netip.Addr {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	released := map[string][]netip.Addr{}
+	for _, p := range a.pools {
+		if len(p.released) > 0 {
+			released[p.Name] = slices.Clone(p.released)
+		}
+	}
+	return released
+}
+
+// Remember tells a new allocator what Released of the one before said about a pool. It comes after SetPools and before Adopt.
+func (a *Allocator) Remember(pool string, released []netip.Addr) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, p := range a.pools {
+		if p.Name == pool {
+			p.released = slices.Clone(released)
+		}
+	}
+}
+
 // Stats counts the addresses of every pool, by name and with IPv4 first.
 func (a *Allocator) Stats() []Stats {
 	a.mu.Lock()

@@ -16,6 +16,8 @@ type pool struct {
 	free  freeList
 	used  map[Family]int64
 	total map[Family]int64 // math.MaxInt64 when there are more
+	// released are the free addresses that were given back last, the latest at the end.
+	released []netip.Addr
 }
 
 func newPool(c *config.Pool) *pool {
@@ -91,6 +93,10 @@ type Stats struct {
 	Family Family
 	Total  int64 // math.MaxInt64 when there are more
 	InUse  int64
-	// Available is math.MaxInt64 when Total is.
+	// Available is what any Service that may use the pool can have, math.MaxInt64 when Total is.
 	Available int64
+	// Reserved is what is free too, but for the Services only that it is reserved for.
+	Reserved int64
+	// Namespaces are the addresses in use by namespace; nil for a pool without quotas. An address that two namespaces share is with both.
+	Namespaces map[string]int64
 }

@@ -24,10 +24,14 @@ const (
 	OutsidePools Reason = "OutsidePools"
 	// DifferentPools: the two requested addresses are in two pools.
 	DifferentPools Reason = "DifferentPools"
+	// AddressReserved: a requested address is reserved for others, or for nobody.
+	AddressReserved Reason = "AddressReserved"
 	// AvoidedAddress: a requested address ends in .0 or .255 and its pool has avoidBuggyIPs.
 	AvoidedAddress Reason = "AvoidedAddress"
 	// AddressTaken: another Service has a requested address.
 	AddressTaken Reason = "AddressTaken"
+	// CannotShare: another Service has a requested address with the same key for sharing, but the two don't fit together.
+	CannotShare Reason = "CannotShare"
 	// NoPools: there is no pool at all.
 	NoPools Reason = "NoPools"
 	// NoPoolForService: there are pools, but none that gives this Service an address unasked.
@@ -36,6 +40,8 @@ const (
 	FamilyUnavailable Reason = "FamilyUnavailable"
 	// PoolExhausted: every pool that the Service may use is full.
 	PoolExhausted Reason = "PoolExhausted"
+	// QuotaExceeded: the Service's namespace has all the addresses that it may have.
+	QuotaExceeded Reason = "QuotaExceeded"
 )
 
 // Satisfied tells whether the Service has what it asked for, the lesser wish of PreferDualStack included.
