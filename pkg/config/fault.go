@@ -3,6 +3,7 @@ package config
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -140,13 +141,26 @@ func (c *complaints) warn(field string, reason Reason, message string) {
 	})
 }
 
-// Conditions returns the conditions of one object, one of each type that its kind has. meta.SetStatusCondition merges them into
-// those of its status.
+// Conditions returns the conditions of one object, one of each type that its kind has, as far as they follow from the configuration.
+// meta.SetStatusCondition merges them into those of its status.
 func Conditions(faults []Fault, kind, name string, generation int64, now metav1.Time) []metav1.Condition {
-	valid := condition(faults, kind, name, ConditionValid, metav1.ConditionTrue)
-	conditions := []metav1.Condition{valid}
+	var invalid, overlaps, nodeAddresses []Fault
+	for _, f := range faults {
+		if f.Kind != kind || f.Name != name {
+			continue
+		}
+		if f.Type == ConditionNodeAddressInPool {
+			nodeAddresses = append(nodeAddresses, f)
+			continue
+		}
+		invalid = append(invalid, f)
+		if f.Reason == ReasonOverlappingPools {
+			overlaps = append(overlaps, f)
+		}
+	}
+	conditions := []metav1.Condition{valid(invalid)}
 	if kind == KindIPAddressPool {
-		conditions = append(conditions, condition(faults, kind, name, ConditionNodeAddressInPool, metav1.ConditionFalse))
+		conditions = append(conditions, found(ConditionOverlap, overlaps), found(ConditionNodeAddressInPool, nodeAddresses))
 	}
 	for i := range conditions {
 		conditions[i].ObservedGeneration = generation
@@ -155,25 +169,33 @@ func Conditions(faults []Fault, kind, name string, generation int64, now metav1.
 	return conditions
 }
 
-// condition has the status `healthy` unless the object has a fault of the type. A warning leaves an object valid.
-func condition(faults []Fault, kind, name string, typ ConditionType, healthy metav1.ConditionStatus) metav1.Condition {
-	c := metav1.Condition{Type: string(typ), Status: healthy, Reason: string(ReasonAccepted)}
-	var messages []string
-	for _, f := range faults {
-		if f.Kind != kind || f.Name != name || f.Type != typ {
-			continue
-		}
-		status := metav1.ConditionFalse
-		if f.Warning {
-			status = metav1.ConditionTrue
-		}
-		if len(messages) == 0 || (c.Status == metav1.ConditionTrue && status == metav1.ConditionFalse) {
-			c.Reason, c.Status = string(f.Reason), status
-		}
-		messages = append(messages, f.Field+": "+f.Message)
+// valid makes the condition Valid. A warning leaves an object valid, and the reason is that of the worst.
+func valid(faults []Fault) metav1.Condition {
+	c := metav1.Condition{Type: string(ConditionValid), Status: metav1.ConditionTrue, Reason: string(ReasonAccepted), Message: messages(faults)}
+	if len(faults) > 0 {
+		c.Reason = string(faults[0].Reason)
 	}
-	c.Message = abridged(messages, "; ")
+	if i := slices.IndexFunc(faults, func(f Fault) bool { return !f.Warning }); i >= 0 {
+		c.Status, c.Reason = metav1.ConditionFalse, string(faults[i].Reason)
+	}
 	return c
+}
+
+// found makes a condition that is True when there is something wrong.
+func found(typ ConditionType, faults []Fault) metav1.Condition {
+	c := metav1.Condition{Type: string(typ), Status: metav1.ConditionFalse, Reason: string(ReasonAccepted), Message: messages(faults)}
+	if len(faults) > 0 {
+		c.Status, c.Reason = metav1.ConditionTrue, string(faults[0].Reason)
+	}
+	return c
+}
+
+func messages(faults []Fault) string {
+	var out []string
+	for _, f := range faults {
+		out = append(out, f.Field+": "+f.Message)
+	}
+	return abridged(out, "; ")
 }
 
 // abridged joins the texts as far as they fit into something that can be read, and into a condition's message, which the API

@@ -27,11 +27,12 @@ func TestConditions(t *testing.T) {
 		name, kind, object string
 		want               []string // type=status reason message
 	}{
-		{"good pool", KindIPAddressPool, "good", []string{"Valid=True Accepted ", "NodeAddressInPool=False Accepted "}},
+		{"good pool", KindIPAddressPool, "good", []string{"Valid=True Accepted ", "Overlap=False Accepted ", "NodeAddressInPool=False Accepted "}},
 		{"pool with two faults", KindIPAddressPool, "bad", []string{
-			"Valid=False MalformedRange spec.addresses[0]: write a; spec.addresses[1]: write b", "NodeAddressInPool=False Accepted "}},
+			"Valid=False MalformedRange spec.addresses[0]: write a; spec.addresses[1]: write b",
+			"Overlap=True OverlappingPools spec.addresses[1]: write b", "NodeAddressInPool=False Accepted "}},
 		{"a warning leaves the pool valid", KindIPAddressPool, "warned", []string{
-			"Valid=True Accepted ", "NodeAddressInPool=True NodeAddressInPool spec.addresses: write c"}},
+			"Valid=True Accepted ", "Overlap=False Accepted ", "NodeAddressInPool=True NodeAddressInPool spec.addresses: write c"}},
 		{"advertisement", KindL2Advertisement, "lonely", []string{"Valid=False NoNodeSelected spec.nodeSelectors: write d"}},
 		{"a warning of Valid", KindBFDProfile, "warned", []string{"Valid=True EchoNotUsed spec.echoMode: write e"}},
 		{"a fault between warnings", KindBFDProfile, "both", []string{

@@ -45,8 +45,7 @@ type AddressReservationSpec struct {
 	// +listType=set
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=64
-	// +kubebuilder:validation:items:MaxLength=100
-	Addresses []string `json:"addresses"`
+	Addresses AddressRanges `json:"addresses"`
 
 	// for is who may have the addresses; unset, nobody may.
 	// +optional
@@ -57,13 +56,14 @@ type AddressReservationSpec struct {
 type ReservedFor struct {
 	// namespace is that of the Services that may ask for the addresses.
 	// +required
-	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="!format.dns1123Label().validate(self).hasValue()",messageExpression="'\"' + self + '\" is no name of a namespace: write it in lower case, with letters, digits and dashes, 63 at most'",message="is no name of a namespace"
 	Namespace string `json:"namespace"`
 
 	// service is the name of the one Service that may have them. It gets the lowest free one of each family without asking.
 	// +optional
-	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="!format.dns1123Label().validate(self).hasValue()",messageExpression="'\"' + self + '\" is no name of a Service: write it in lower case, with letters, digits and dashes, 63 at most, without the namespace'",message="is no name of a Service"
 	Service string `json:"service,omitempty"`
 }
 
