@@ -45,7 +45,7 @@ func main() {
 	cluster.Supervise()
 	rounds := flag.Int("rounds", 10, "how often each failover and each new Service is measured")
 	burst := flag.Int("services", 1000, "how many Services are created at once")
-	only := flag.String("only", "", "measure one thing: new-service, failover, failover-busy, burst, bgp-route, bgp-dead-node, bgp-restart or bgp-many")
+	only := flag.String("only", "", "measure one thing: new-service, failover, failover-busy, burst, many, bgp-route, bgp-dead-node, bgp-restart or bgp-many")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -83,7 +83,8 @@ func run(ctx context.Context, rounds, burst int, only string) (err error) {
 		{"new-service", func() error { return b.newService(ctx) }},
 		{"failover", func() error { return b.failover(ctx, "a node loses power", nil) }},
 		{"failover-busy", func() error { return b.failover(ctx, "a node loses power, all CPUs busy", busy) }},
-		{"burst", func() error { return b.thousand(ctx, burst) }},
+		{"burst", func() error { return b.burst(ctx, b.thousand, burst) }},
+		{"many", func() error { return b.burst(ctx, b.many, 10*burst) }},
 		{"bgp-route", func() error { return b.oneRoute(ctx) }},
 		{"bgp-dead-node", func() error { return b.deadNode(ctx) }},
 		{"bgp-restart", func() error { return b.speakerRestart(ctx, 2*burst) }},

@@ -112,3 +112,14 @@ func Packages(ctx context.Context) error {
 	}
 	return nil
 }
+
+// Ctl returns steelyardctl, built from the checkout as it is now.
+func Ctl(ctx context.Context) (string, error) {
+	cache, root, err := dirs()
+	if err != nil {
+		return "", err
+	}
+	dir := filepath.Join(cache, "ctl")
+	program := filepath.Join(dir, "steelyardctl")
+	return program, locked(dir, func() error { return goBuild(ctx, root, "-trimpath", "-o", program, "./ctl") })
+}
