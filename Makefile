@@ -15,6 +15,10 @@ test: check ## Run every test, in a real cluster too (as root)
 check: ## Format, vet, lint, generated files, unit and packet tests
 	@hack/check
 
+ctl: ## Build bin/steelyardctl, and bin/kubectl-steelyard for `kubectl steelyard`
+	@go build -trimpath -ldflags="-s -w" -o bin/steelyardctl ./ctl
+	@ln -sf steelyardctl bin/kubectl-steelyard
+
 generate: ## Write the generated files anew
 	@hack/generate
 
@@ -28,4 +32,4 @@ bench: ## Measure what the documentation claims
 bench-dataplane: ## Measure the dataplane beside kube-proxy's (as root); about 15 minutes
 	@go run ./e2e/bench/dataplane
 
-.PHONY: help demo test check generate lab bench bench-dataplane
+.PHONY: help demo test check ctl generate lab bench bench-dataplane
