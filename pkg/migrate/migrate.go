@@ -1,0 +1,212 @@
+// Package migrate makes Steelyard's configuration of MetalLB's, and lists what it can't carry over. It is pure, and knows MetalLB's objects
+// by their text only: the custom resources of all versions, and the ConfigMap of the time before them.
+package migrate
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/yaml"
+
+	"github.com/steelyard-lb/steelyard/pkg/api/v1beta1"
+	"github.com/steelyard-lb/steelyard/pkg/assign"
+	"github.com/steelyard-lb/steelyard/pkg/config"
+)
+
+// Result is what became of MetalLB's configuration.
+type Result struct {
+	// Resources have Steelyard's objects, each kind sorted by name.
+	Resources config.Resources
+	// Notes are in the order of kinds and names.
+	Notes []Note
+}
+
+// Note is something to know about one object.
+type Note struct {
+	Kind, Name string
+	Field      string // empty for the object as a whole
+	Message    string // says what becomes of it, and what is left to do
+	// Lost: it is not carried over, or does not work yet.
+	Lost bool
+}
+
+// String names the object, the field, and what becomes of it.
+func (n Note) String() string {
+	field := ""
+	if n.Field != "" {
+		field = n.Field + ": "
+	}
+	return fmt.Sprintf("%s %q: %s%s", n.Kind, n.Name, field, n.Message)
+}
+
+// Convert makes Steelyard's objects of those of MetalLB, whose installation is in the namespace. The Services tell which of them share
+// addresses today. Equal objects in another order give an equal result.
+func Convert(objects []unstructured.Unstructured, services []corev1.Service, namespace string) Result {
+	c := conversion{namespace: namespace, strangers: map[string]bool{}}
+	objects = slices.Clone(objects)
+	// What is written in old kinds comes last: names for what becomes of it are chosen among those that are left.
+	slices.SortStableFunc(objects, func(a, b unstructured.Unstructured) int {
+		return cmp.Or(rank(&a)-rank(&b), strings.Compare(a.GetKind(), b.GetKind()), strings.Compare(a.GetNamespace(), b.GetNamespace()),
+			strings.Compare(a.GetName(), b.GetName()), strings.Compare(a.GetAPIVersion(), b.GetAPIVersion()))
+	})
+	for i := range objects {
+		c.convert(&objects[i])
+	}
+	c.sort()
+	c.allowSharing(services)
+	c.judge()
+	c.tellStrangers()
+	slices.SortStableFunc(c.Notes, func(a, b Note) int {
+		return cmp.Or(strings.Compare(a.Kind, b.Kind), strings.Compare(a.Name, b.Name))
+	})
+	return c.Result
+}
+
+// Lost tells whether something is not carried over.
+func (r *Result) Lost() bool {
+	return slices.ContainsFunc(r.Notes, func(n Note) bool { return n.Lost })
+}
+
+// Objects returns what is to be applied, in an order in which each object finds what it names.
+func (r *Result) Objects() []client.Object {
+	var all []client.Object
+	all = append(all, pointers(r.Resources.Pools)...)
+	all = append(all, pointers(r.Resources.BFDProfiles)...)
+	all = append(all, pointers(r.Resources.Communities)...)
+	all = append(all, pointers(r.Resources.BGPPeers)...)
+	all = append(all, pointers(r.Resources.BGPAdvertisements)...)
+	return append(all, pointers(r.Resources.L2Advertisements)...)
+}
+
+// YAML returns the objects as text that kubectl can apply.
+func (r *Result) YAML() ([]byte, error) {
+	var all []byte
+	for i, o := range r.Objects() {
+		text, err := yaml.Marshal(o)
+		if err != nil {
+			return nil, fmt.Errorf("%s %q: %w", o.GetObjectKind().GroupVersionKind().Kind, o.GetName(), err)
+		}
+		if i > 0 {
+			all = append(all, "---\n"...)
+		}
+		all = append(all, text...)
+	}
+	return all, nil
+}
+
+func pointers[T any, P interface {
+	*T
+	client.Object
+}](objects []T) []client.Object {
+	var all []client.Object
+	for i := range objects {
+		all = append(all, P(&objects[i]))
+	}
+	return all
+}
+
+// conversion is a Result in the making.
+type conversion struct {
+	Result
+	namespace string
+	strangers map[string]bool // kinds that are none of MetalLB's configuration
+}
+
+func (c *conversion) note(of *unstructured.Unstructured, field, format string, args ...any) {
+	c.Notes = append(c.Notes, Note{Kind: of.GetKind(), Name: of.GetName(), Field: field, Message: fmt.Sprintf(format, args...)})
+}
+
+func (c *conversion) lose(of *unstructured.Unstructured, field, format string, args ...any) {
+	c.note(of, field, format, args...)
+	c.Notes[len(c.Notes)-1].Lost = true
+}
+
+// rank tells the kinds of today from those of before.
+func rank(o *unstructured.Unstructured) int {
+	switch {
+	case o.GetKind() == "AddressPool":
+		return 1
+	case o.GetKind() == "ConfigMap" || isLegacyFile(o.Object):
+		return 2
+	}
+	return 0
+}
+
+// allowSharing sets shareAcrossNamespaces where Services of several namespaces have one address: MetalLB never forbids it.
+func (c *conversion) allowSharing(services []corev1.Service) {
+	users := map[netip.Addr]map[string]bool{} // namespaces
+	for i := range services {
+		for _, a := range assign.Addresses(&services[i]) {
+			if users[a] == nil {
+				users[a] = map[string]bool{}
+			}
+			users[a][services[i].Namespace] = true
+		}
+	}
+	cfg, _ := config.Parse(c.Resources)
+	shared := map[string][]string{} // by pool
+	for _, a := range slices.SortedFunc(maps.Keys(users), netip.Addr.Compare) {
+		if p := cfg.PoolOf(a); p != nil && len(users[a]) > 1 {
+			namespaces := strings.Join(slices.Sorted(maps.Keys(users[a])), ", ")
+			shared[p.Name] = append(shared[p.Name], fmt.Sprintf("%s (%s)", a, namespaces))
+		}
+	}
+	for i := range c.Resources.Pools {
+		pool := &c.Resources.Pools[i]
+		if texts := shared[pool.Name]; texts != nil {
+			pool.Spec.ShareAcrossNamespaces = true
+			c.Notes = append(c.Notes, Note{Kind: config.KindIPAddressPool, Name: pool.Name, Field: "spec.shareAcrossNamespaces",
+				Message: "is true, because Services of several namespaces share an address today: " + strings.Join(texts, "; ")})
+		}
+	}
+}
+
+// judge adds what Steelyard will find fault with, which MetalLB may have left unsaid.
+func (c *conversion) judge() {
+	_, faults := config.Parse(c.Resources)
+	for _, f := range faults {
+		c.Notes = append(c.Notes, Note{Kind: f.Kind, Name: f.Name, Field: f.Field, Message: f.Message, Lost: !f.Warning})
+	}
+}
+
+func (c *conversion) tellStrangers() {
+	for _, kind := range slices.Sorted(maps.Keys(c.strangers)) {
+		c.Notes = append(c.Notes, Note{Kind: kind, Name: "*", Message: "left out: the kind says nothing of addresses and announcements"})
+	}
+}
+
+func (c *conversion) sort() {
+	r := &c.Resources
+	byName(r.Pools)
+	byName(r.L2Advertisements)
+	byName(r.BGPAdvertisements)
+	byName(r.BGPPeers)
+	byName(r.BFDProfiles)
+	byName(r.Communities)
+}
+
+func byName[T any, P interface {
+	*T
+	metav1.Object
+}](objects []T) {
+	slices.SortFunc(objects, func(a, b T) int { return strings.Compare(P(&a).GetName(), P(&b).GetName()) })
+}
+
+// ours returns what an object of Steelyard begins with.
+func ours(kind string) metav1.TypeMeta {
+	return metav1.TypeMeta{APIVersion: v1beta1.GroupVersion.String(), Kind: kind}
+}
+
+func groupOf(o *unstructured.Unstructured) string {
+	gv, _ := schema.ParseGroupVersion(o.GetAPIVersion())
+	return gv.Group
+}
