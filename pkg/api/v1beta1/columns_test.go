@@ -2,6 +2,8 @@ package v1beta1_test
 
 import (
 	"fmt"
+	"math"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -10,10 +12,26 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// TestColumns shows what kubectl get prints of BGP's kinds, columns of -o wide included. Ages are left out.
+// TestColumns shows what kubectl get prints, columns of -o wide included. Ages are left out.
 func TestColumns(t *testing.T) {
 	crds := loadCRDs(t)
 	for _, tc := range []struct{ name, kind, object, want string }{
+		{"a pool", "IPAddressPool", `
+			spec: {addresses: [192.0.2.0/24, "2001:db8::/112"]}
+			status: {assignedIPv4: 254, availableIPv4: 0, totalIPv4: 254, assignedIPv6: 3, availableIPv6: 65533, totalIPv6: 65536, conditions: [
+				{type: Valid, status: "False", reason: OverlappingPools, message: belongs to another, lastTransitionTime: "2026-01-02T03:04:05Z"},
+				{type: Overlap, status: "True", reason: OverlappingPools, message: belongs to another, lastTransitionTime: "2026-01-02T03:04:05Z"},
+				{type: NodeAddressInPool, status: "False", reason: Accepted, message: "", lastTransitionTime: "2026-01-02T03:04:05Z"},
+				{type: Exhausted, status: "True", reason: Exhausted, message: full, lastTransitionTime: "2026-01-02T03:04:05Z"},
+				{type: Conflict, status: "False", reason: Accepted, message: "", lastTransitionTime: "2026-01-02T03:04:05Z"}]}`,
+			`IPv4Used=254 IPv4Free=0 IPv6Used=3 IPv6Free=65533 Valid=False Exhausted=True Conflict=False ` +
+				`Addresses=["192.0.2.0/24","2001:db8::/112"] IPv4Total=254 IPv6Total=65536 AutoAssign=true Strategy=Lowest ` +
+				`Overlap=True NodeAddressInPool=False Message=belongs to another`},
+		{"a reservation for a Service", "AddressReservation", `
+			spec: {addresses: [192.0.2.10/32], for: {namespace: shop, service: web}}
+			status: {conditions: [{type: Valid, status: "True", reason: OutsidePools, message: is in no pool, lastTransitionTime: "2026-01-02T03:04:05Z"}]}`,
+			`Addresses=["192.0.2.10/32"] ForNamespace=shop ForService=web Valid=True Message=is in no pool`},
+		{"a reservation for nobody", "AddressReservation", `spec: {addresses: [192.0.2.10/32]}`, `Addresses=["192.0.2.10/32"]`},
 		{"a peer at an address", "BGPPeer", `
 			spec: {myASN: 4200000001, peerASN: 64601, peerAddress: 192.0.2.2, bfdProfile: fast}
 			status: {conditions: [{type: Valid, status: "False", reason: BFDProfileNotFound, message: there is no BFDProfile, lastTransitionTime: "2026-01-02T03:04:05Z"}]}`,
@@ -54,6 +72,25 @@ func TestColumns(t *testing.T) {
 				t.Errorf("kubectl get shows\n\t%s, want\n\t%s", got, tc.want)
 			}
 		})
+	}
+}
+
+// TestPoolFitsTheScreen: the pool's line is the one that operators look at first.
+func TestPoolFitsTheScreen(t *testing.T) {
+	const gap, name = 3, len("a-pool-name")
+	width := name
+	for _, c := range loadCRDs(t)["IPAddressPool"].columns {
+		if c.Priority > 0 {
+			continue
+		}
+		longest := len(c.Name)
+		if c.Name == "IPv6 Free" {
+			longest = max(longest, len(strconv.Itoa(math.MaxInt64)))
+		}
+		width += gap + longest
+	}
+	if width > 120 {
+		t.Errorf("kubectl get ipaddresspools is %d columns wide", width)
 	}
 }
 

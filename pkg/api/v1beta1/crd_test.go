@@ -148,9 +148,42 @@ func TestIPAddressPoolSchema(t *testing.T) {
 			namespaceSelectors: [{matchLabels: {tier: front}}], serviceSelectors: [{matchExpressions: [{key: app, operator: Exists}]}]}}`, ""},
 		{"namespace with capitals", `{addresses: [192.0.2.0/24], serviceAllocation: {namespaces: [Shop]}}`, `"Shop" is no name of a namespace: write it in lower case`},
 		{"namespace twice", `{addresses: [192.0.2.0/24], serviceAllocation: {namespaces: [shop, shop]}}`, `namespaces[1]: Duplicate value: "shop"`},
+		{"strategy", `{addresses: [192.0.2.0/24], strategy: LeastRecentlyUsed}`, ""},
+		{"unknown strategy", `{addresses: [192.0.2.0/24], strategy: Highest}`, `spec.strategy: Unsupported value: "Highest": supported values: "Lowest", "Random", "LeastRecentlyUsed"`},
+		{"sharing", `{addresses: [192.0.2.0/24], shareAcrossNamespaces: true}`, ""},
+		{"quotas", `{addresses: [192.0.2.0/24], namespaceQuotas: [{namespaces: [shop], addresses: 0}, {namespaceSelectors: [{matchLabels: {tier: front}}], addresses: 8}, {addresses: 2147483647}]}`, ""},
+		{"quota without a number", `{addresses: [192.0.2.0/24], namespaceQuotas: [{namespaces: [shop]}]}`, "spec.namespaceQuotas[0].addresses: Required value"},
+		{"quota below 0", `{addresses: [192.0.2.0/24], namespaceQuotas: [{addresses: -1}]}`, "addresses in body should be greater than or equal to 0"},
+		{"quota for a namespace with capitals", `{addresses: [192.0.2.0/24], namespaceQuotas: [{addresses: 1, namespaces: [Shop]}]}`, `"Shop" is no name of a namespace: write it in lower case`},
+		{"quota for a namespace twice", `{addresses: [192.0.2.0/24], namespaceQuotas: [{addresses: 1, namespaces: [a, a]}]}`, `namespaces[1]: Duplicate value: "a"`},
 		{"priority is no number", `{addresses: [192.0.2.0/24], serviceAllocation: {priority: high}}`, "must be of type integer"},
 	} {
 		t.Run(tc.name, func(t *testing.T) { expectAnswer(t, pools, "IPAddressPool", tc.spec, tc.want) })
+	}
+}
+
+func TestAddressReservationSchema(t *testing.T) {
+	reservations := loadCRDs(t)["AddressReservation"]
+	for _, tc := range []struct {
+		name, spec string
+		want       string // part of the answer; "" when it is accepted
+	}{
+		{"for nobody", `addresses: [192.0.2.10/32, "2001:db8::10-2001:db8::20"]`, ""},
+		{"for a namespace", `{addresses: [192.0.2.10/32], for: {namespace: shop}}`, ""},
+		{"for a Service", `{addresses: [192.0.2.10/32], for: {namespace: shop, service: web}}`, ""},
+		{"for a Service whose name begins with a digit", `{addresses: [192.0.2.10/32], for: {namespace: shop, service: 2web}}`, ""},
+
+		{"no addresses", `for: {namespace: shop}`, "spec.addresses: Required value"},
+		{"single address", `addresses: [192.0.2.10]`, "192.0.2.10 is a single address: write 192.0.2.10/32"},
+		{"reversed", `addresses: [192.0.2.20-192.0.2.10]`, "runs backwards: write 192.0.2.10-192.0.2.20"},
+		{"address twice", `addresses: [192.0.2.10/32, 192.0.2.10/32]`, `spec.addresses[1]: Duplicate value: "192.0.2.10/32"`},
+		{"for nobody in particular", `{addresses: [192.0.2.10/32], for: {}}`, "spec.for.namespace: Required value"},
+		{"Service without its namespace", `{addresses: [192.0.2.10/32], for: {service: web}}`, "spec.for.namespace: Required value"},
+		{"empty namespace", `{addresses: [192.0.2.10/32], for: {namespace: ""}}`, `"" is no name of a namespace`},
+		{"Service with its namespace", `{addresses: [192.0.2.10/32], for: {namespace: shop, service: shop/web}}`, `"shop/web" is no name of a Service: write it in lower case, with letters, digits and dashes, 63 at most, without the namespace`},
+		{"unknown field", `{addresses: [192.0.2.10/32], for: {namespace: shop, name: web}}`, "unknown fields: spec.for.name"},
+	} {
+		t.Run(tc.name, func(t *testing.T) { expectAnswer(t, reservations, "AddressReservation", tc.spec, tc.want) })
 	}
 }
 
@@ -187,7 +220,8 @@ func TestL2AdvertisementSchema(t *testing.T) {
 	}
 }
 
-// TestSchemaCostOfFullPool admits the largest pool of the costliest ranges: addresses that differ in the last bit.
+// TestSchemaCostOfFullPool admits the largest pool: of the costliest ranges, which are addresses that differ in the last bit, and with as
+// many quotas as there may be.
 func TestSchemaCostOfFullPool(t *testing.T) {
 	pools := loadCRDs(t)["IPAddressPool"]
 	var entries []string
@@ -195,7 +229,14 @@ func TestSchemaCostOfFullPool(t *testing.T) {
 		prefix := fmt.Sprintf("2001:0db8:0000:0000:0000:0000:192.0.%d.", i%256)
 		entries = append(entries, fmt.Sprintf("%q", fmt.Sprintf("%s%d - %s%d", prefix, i/256*2+100, prefix, i/256*2+101)))
 	}
-	expectAnswer(t, pools, "IPAddressPool", "addresses: ["+strings.Join(entries, ", ")+"]", "")
+	var names, quotas []string
+	for i := range 32 {
+		names = append(names, fmt.Sprintf("%s-%d", strings.Repeat("n", 60), i+10))
+	}
+	for range 64 {
+		quotas = append(quotas, "{addresses: 1, namespaces: ["+strings.Join(names, ", ")+"]}")
+	}
+	expectAnswer(t, pools, "IPAddressPool", "{addresses: ["+strings.Join(entries, ", ")+"], namespaceQuotas: ["+strings.Join(quotas, ", ")+"]}", "")
 }
 
 // TestSchemaAgreesWithParseRange demands that the schema lets exactly those ranges in that the programs can read.

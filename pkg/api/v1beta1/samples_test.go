@@ -37,6 +37,7 @@ func TestSamples(t *testing.T) {
 			}
 			expectNoFaults(t, here)
 			all.Pools = append(all.Pools, here.Pools...)
+			all.Reservations = append(all.Reservations, here.Reservations...)
 			all.L2Advertisements = append(all.L2Advertisements, here.L2Advertisements...)
 			all.BGPAdvertisements = append(all.BGPAdvertisements, here.BGPAdvertisements...)
 			all.BGPPeers = append(all.BGPPeers, here.BGPPeers...)
@@ -46,7 +47,7 @@ func TestSamples(t *testing.T) {
 		})
 	}
 	expectNoFaults(t, all)
-	if len(all.BGPAdvertisements) == 0 || len(all.BGPPeers) == 0 || len(all.BFDProfiles) == 0 || len(all.Communities) == 0 {
+	if len(all.Reservations) == 0 || len(all.BGPAdvertisements) == 0 || len(all.BGPPeers) == 0 || len(all.BFDProfiles) == 0 || len(all.Communities) == 0 {
 		t.Error("a kind that operators write has no sample")
 	}
 }
@@ -69,6 +70,8 @@ func admitSample(t *testing.T, crds map[string]*crd, document []byte, into *conf
 	switch kind {
 	case "IPAddressPool":
 		into.Pools = append(into.Pools, decoded[v1beta1.IPAddressPool](t, document))
+	case "AddressReservation":
+		into.Reservations = append(into.Reservations, decoded[v1beta1.AddressReservation](t, document))
 	case "L2Advertisement":
 		into.L2Advertisements = append(into.L2Advertisements, decoded[v1beta1.L2Advertisement](t, document))
 	case "BGPAdvertisement":
