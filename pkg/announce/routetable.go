@@ -126,6 +126,9 @@ func (t *RouteTable) share(c *Contribution) *share {
 	return s
 }
 
+// Len returns how many prefixes the routes are to.
+func (t *RouteTable) Len() int { return len(t.entries) }
+
 // Changed tells whether the routes may be others than those that Routes returned last.
 func (t *RouteTable) Changed() bool { return len(t.dirty) > 0 }
 

@@ -6,8 +6,11 @@ import (
 	"github.com/steelyard-lb/steelyard/pkg/bgp"
 )
 
-// bgpMetrics makes the metrics of BGP sessions when they are asked for.
-type bgpMetrics struct{ engine bgp.Engine }
+// bgpMetrics makes the metrics of BGP sessions, and of what they tell, when they are asked for.
+type bgpMetrics struct {
+	engine  bgp.Engine
+	routing *routing
+}
 
 const bgpPrefix = "steelyard_bgp_"
 
@@ -27,6 +30,9 @@ func (m bgpMetrics) Describe(ch chan<- *prometheus.Desc) {
 
 // Collect implements prometheus.Collector.
 func (m bgpMetrics) Collect(ch chan<- prometheus.Metric) {
+	for _, metric := range m.routing.collect() {
+		ch <- metric
+	}
 	for _, s := range m.engine.Sessions() {
 		up := 0.0
 		if s.State == bgp.Established {
@@ -47,4 +53,17 @@ func (m bgpMetrics) Collect(ch chan<- prometheus.Metric) {
 			ch <- prometheus.MustNewConstMetric(messagesDesc, prometheus.CounterValue, float64(m.received), s.Peer, "received", m.kind)
 		}
 	}
+}
+
+// collect returns a metric for each address that routers are told of, and each Service that has it.
+func (r *routing) collect() []prometheus.Metric {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var metrics []prometheus.Metric
+	for name, told := range r.routed {
+		for _, a := range told.addrs {
+			metrics = append(metrics, prometheus.MustNewConstMetric(announcedDesc, prometheus.GaugeValue, 1, name, "bgp", r.config.Node, a.String()))
+		}
+	}
+	return metrics
 }

@@ -11,11 +11,11 @@ import (
 	"github.com/steelyard-lb/steelyard/pkg/bgp/process"
 )
 
-// startRouting has routers told until ctx is done. It returns what says whether they have been told at first, and what waits until they have
-// been told that this node leaves: first by BGP, where they keep the routes if that was agreed on, then by BFD that it is on purpose. The
-// other way round FRR 8 takes it for a failure, and drops the routes.
+// startRouting has routers told until ctx is done. Besides the routing it returns what waits until they have been told that this node leaves:
+// first by BGP, where they keep the routes if that was agreed on, then by BFD that it is on purpose. The other way round FRR 8 takes it for a
+// failure, and drops the routes.
 func startRouting(ctx context.Context, v *inventory, gate Dataplane, report RoutingReporter, synced <-chan struct{}, o Options,
-	r prometheus.Registerer) (ready func() error, left func(), err error) {
+	r prometheus.Registerer) (routing *routing, left func(), err error) {
 	below, stop := context.WithCancel(context.WithoutCancel(ctx))
 	network, err := newKernel(below, o)
 	if err != nil {
@@ -36,17 +36,17 @@ func startRouting(ctx context.Context, v *inventory, gate Dataplane, report Rout
 		defer close(unwatched)
 		_ = watcher.Run(watching) // it has no errors
 	}()
-	r.MustRegister(bgpMetrics{engine})
-	routing := newRouting(v, RoutingConfig{
+	routing = newRouting(v, RoutingConfig{
 		Node: o.Node, NodeIP: o.NodeIP, ListenPort: o.BGPListenPort, Engine: engine, BFD: watcher, Downs: downs, Network: network,
 		Dataplane: gate, Report: report, Synced: synced, Log: o.Log,
 	})
+	r.MustRegister(bgpMetrics{engine, routing})
 	gone := make(chan struct{})
 	go func() {
 		defer close(gone)
 		routing.Run(ctx)
 	}()
-	return routing.Ready, func() {
+	return routing, func() {
 		<-gone
 		endEngine()
 		engine.Wait()

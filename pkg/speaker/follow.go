@@ -12,15 +12,15 @@ import (
 	"github.com/steelyard-lb/steelyard/pkg/layer2"
 )
 
-// view is who is there, as of the latest look.
-type view struct {
+// sight is who is there, as of the latest look.
+type sight struct {
 	stale  bool
 	quorum bool
 	live   map[string]bool // the live members
 	nodes  []announce.Node // live members with a Node object, sorted by name
 }
 
-func (v *view) node(name string) *announce.Node {
+func (v *sight) node(name string) *announce.Node {
 	i := slices.IndexFunc(v.nodes, func(n announce.Node) bool { return n.Name == name })
 	if i < 0 {
 		return nil
@@ -140,8 +140,8 @@ func (s *Speaker) doubt(now time.Time) {
 	}
 }
 
-func (s *Speaker) look(now time.Time) view {
-	v := view{live: map[string]bool{}}
+func (s *Speaker) look(now time.Time) sight {
+	v := sight{live: map[string]bool{}}
 	members := s.members.Members()
 	s.met = s.met || len(members) > 1
 	for _, m := range members {

@@ -47,7 +47,7 @@ type routing struct {
 	log    *slog.Logger
 	woken  chan struct{}
 
-	// The rest belongs to the loop.
+	// The rest belongs to the loop, which alone writes it, and with the inventory's lock what others read with it: who announces what.
 	node     announce.Node
 	parsed   *config.Config
 	sessions sessions
@@ -119,7 +119,7 @@ func (r *routing) Run(ctx context.Context) {
 		select {
 		case <-stop:
 			stop = nil
-			r.leaving = true
+			r.set(func() { r.leaving = true })
 			if !r.excluding {
 				r.shut(time.Now())
 			}
@@ -205,21 +205,29 @@ func (r *routing) follow(now time.Time, moved bool) bool {
 	changed := parsed != r.parsed || !maps.Equal(node.Labels, r.node.Labels) ||
 		node.Excluded != r.node.Excluded || node.NetworkUnavailable != r.node.NetworkUnavailable
 	if node.Excluded && !r.node.Excluded && r.parsed != nil {
-		r.node, r.parsed, r.excluding = node, parsed, true
+		r.set(func() { r.node, r.parsed, r.excluding = node, parsed, true })
 		r.shut(now)
 	}
 	if r.excluding && (!now.Before(r.shutUntil) || !node.Excluded) {
-		r.excluding, changed = false, true
+		r.set(func() { r.excluding = false })
+		changed = true
 	}
-	r.node, r.parsed = node, parsed
+	r.set(func() { r.node, r.parsed = node, parsed })
 	if !changed && !moved && maps.Equal(passwords, r.sessions.passwords) && maps.Equal(n.Annotations, r.sessions.annotations) {
 		return false
 	}
 	old := r.sessions
-	r.sessions = resolve(&r.node, n.Annotations, parsed.BGPPeers, passwords, r.config, &old)
+	resolved := resolve(&r.node, n.Annotations, parsed.BGPPeers, passwords, r.config, &old)
+	r.set(func() { r.sessions = resolved })
 	r.sessions.logNews(old, r.log)
 	r.config.Downs.watch(r.sessions.bfd)
 	return changed || !slices.Equal(old.told4, r.sessions.told4) || !slices.Equal(old.told6, r.sessions.told6)
+}
+
+func (r *routing) set(change func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	change()
 }
 
 // shut begins a planned withdrawal: peers that were promised so are told first that the routes are about to go (RFC 8326).
@@ -275,7 +283,8 @@ func (r *routing) route(name string, now time.Time) {
 		for i, a := range svc.addrs {
 			key := announce.RouteKey{Service: name, Addr: a}
 			before := r.announced && slices.Contains(was.addrs, a)
-			contributions := r.gate(key, before, r.contributions(svc, a, svc.pools[i]), now)
+			contributions, _ := r.contributions(svc, a, svc.pools[i])
+			contributions = r.gate(key, before, contributions, now)
 			if len(contributions) == 0 {
 				continue
 			}
@@ -311,8 +320,8 @@ func (r *routing) route(name string, now time.Time) {
 	r.config.Report.SetBGP(name, &told)
 }
 
-// contributions returns what routers are told of an address while this node can carry it.
-func (r *routing) contributions(svc *service, a netip.Addr, pool string) []announce.Contribution {
+// contributions returns what routers are told of an address while this node can carry it, or the reason why nothing.
+func (r *routing) contributions(svc *service, a netip.Addr, pool string) ([]announce.Contribution, announce.Reason) {
 	peers := r.sessions.told6
 	if a.Is4() {
 		peers = r.sessions.told4
@@ -321,9 +330,9 @@ func (r *routing) contributions(svc *service, a netip.Addr, pool string) []annou
 	if r.excluding {
 		node.Excluded = false // for as long as that takes
 	}
-	contributions, _ := announce.Routes(svc.spec, a, pool, r.parsed.BGPAdvertisements, &node, peers)
+	contributions, refused := announce.Routes(svc.spec, a, pool, r.parsed.BGPAdvertisements, &node, peers)
 	if !r.excluding && !r.leaving {
-		return contributions
+		return contributions, refused
 	}
 	var last []announce.Contribution
 	for _, c := range contributions {
@@ -345,7 +354,7 @@ func (r *routing) contributions(svc *service, a netip.Addr, pool string) []annou
 			last = append(last, c)
 		}
 	}
-	return last
+	return last, refused
 }
 
 // gate lets through what this node has rules for. What is announced already stays for a while without, because rules that somebody removed

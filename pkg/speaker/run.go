@@ -61,7 +61,8 @@ func Run(ctx context.Context, cfg *rest.Config, o Options) error {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	health := &health{}
-	if err := serve(below, fail, o, registry, health); err != nil {
+	viewer := &viewer{}
+	if err := serve(below, fail, o, registry, health, viewer); err != nil {
 		return err
 	}
 	reports := newReporter(a, o.Node, o.Log)
@@ -110,12 +111,13 @@ func Run(ctx context.Context, cfg *rest.Config, o Options) error {
 			}
 		}()
 	}
-	ready, left, err := startRouting(ctx, s.inventory, config.Dataplane, statuses, feeds.synced, o, registry)
+	routing, left, err := startRouting(ctx, s.inventory, config.Dataplane, statuses, feeds.synced, o, registry)
 	if err != nil {
 		return err
 	}
-	health.set(func() error { return errors.Join(notReady(s, feeds), ready()) })
-	go shown{statuses, below}.settle(func() bool { return s.Active() && ready() == nil })
+	health.set(func() error { return errors.Join(notReady(s, feeds), routing.Ready()) })
+	viewer.set(s, routing, o.Dataplane)
+	go shown{statuses, below}.settle(func() bool { return s.Active() && routing.Ready() == nil })
 	members, err := join(ctx, below, a, o, s, feeds, registry)
 	if err == nil {
 		err = s.Run(ctx, members)
@@ -198,13 +200,14 @@ func ExcludePatterns(list string) ([]*regexp.Regexp, error) {
 	return patterns, nil
 }
 
-// serve offers metrics and health. A port that another program has is an error at once.
-func serve(ctx context.Context, fail func(error), o Options, registry *prometheus.Registry, h *health) error {
+// serve offers metrics, what this node knows, and health. A port that another program has is an error at once.
+func serve(ctx context.Context, fail func(error), o Options, registry *prometheus.Registry, h *health, v *viewer) error {
 	health := http.NewServeMux()
 	health.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	health.HandleFunc("/readyz", h.ready)
 	metrics := http.NewServeMux()
 	metrics.Handle("/metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	v.register(metrics)
 	for _, server := range []struct {
 		port    uint16
 		flag    string

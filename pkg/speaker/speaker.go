@@ -76,7 +76,7 @@ type Speaker struct {
 	leaving   bool
 	late      bool // it has told the others that it is not ready
 	started   time.Time
-	view      view
+	view      sight
 	met       bool                 // it has ever seen another speaker
 	quorumAt  time.Time            // when the present quorum counts; zero without one
 	reunited  time.Time            // when a member came, or came back
