@@ -18,7 +18,8 @@ func TestPermissions(t *testing.T) {
 				rule("", "services/status", "patch"),
 				rule("", "namespaces nodes", "list watch"),
 				rule("steelyard.io", "ipaddresspools l2advertisements bgpadvertisements bgppeers bfdprofiles communities", "list watch"),
-				rule("steelyard.io", "ipaddresspools/status l2advertisements/status bgpadvertisements/status bgppeers/status bfdprofiles/status communities/status", "patch"),
+				rule("steelyard.io", "addressreservations", "list watch create patch delete"),
+				rule("steelyard.io", "ipaddresspools/status addressreservations/status l2advertisements/status bgpadvertisements/status bgppeers/status bfdprofiles/status communities/status", "patch"),
 				rule("events.k8s.io", "events", "create patch"),
 			},
 			namespace: []rbacv1.PolicyRule{

@@ -17,6 +17,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
+	utiljson "k8s.io/apimachinery/pkg/util/json"
 	"k8s.io/client-go/rest"
 )
 
@@ -60,6 +61,7 @@ var served = []struct {
 	{"events", "events.k8s.io/v1", "Event", true},
 	{"leases", "coordination.k8s.io/v1", "Lease", true},
 	{"ipaddresspools", "steelyard.io/v1beta1", "IPAddressPool", false},
+	{"addressreservations", "steelyard.io/v1beta1", "AddressReservation", false},
 	{"l2advertisements", "steelyard.io/v1beta1", "L2Advertisement", false},
 	{"bgpadvertisements", "steelyard.io/v1beta1", "BGPAdvertisement", false},
 	{"bgppeers", "steelyard.io/v1beta1", "BGPPeer", false},
@@ -154,7 +156,11 @@ func (s *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case "list":
 		reply(w, http.StatusOK, s.list(selected, groupVersion, partial))
 	default:
-		object, code, reason := s.do(verb, resource, namespace, name, sub, body)
+		merge := jsonpatch.MergePatch
+		if r.Header.Get("Content-Type") == string(types.JSONPatchType) {
+			merge = jsonPatch
+		}
+		object, code, reason := s.do(verb, resource, namespace, name, sub, body, merge)
 		if object == nil {
 			reply(w, code, metav1.Status{TypeMeta: metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}, Status: "Failure",
 				Reason: reason, Code: int32(code), Message: fmt.Sprintf("%s %s/%s: %s", verb, resource, name, reason)})
@@ -165,12 +171,12 @@ func (s *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // do answers the verbs on one object.
-func (s *apiServer) do(verb, resource, namespace, name, sub string, body []byte) (*unstructured.Unstructured, int, metav1.StatusReason) {
+func (s *apiServer) do(verb, resource, namespace, name, sub string, body []byte, merge func(object, patch []byte) ([]byte, error)) (*unstructured.Unstructured, int, metav1.StatusReason) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	sent := &unstructured.Unstructured{}
-	if len(body) > 0 {
-		if err := json.Unmarshal(body, &sent.Object); err != nil {
+	if len(body) > 0 && body[0] == '{' { // and not the list of operations of a JSON patch
+		if err := utiljson.Unmarshal(body, &sent.Object); err != nil { // big integers stay what they are
 			return nil, http.StatusUnsupportedMediaType, "UnsupportedMediaType"
 		}
 	}
@@ -200,12 +206,12 @@ func (s *apiServer) do(verb, resource, namespace, name, sub string, body []byte)
 		return s.store("ADDED", resource, key, sent), http.StatusCreated, ""
 	case verb == "patch":
 		before, _ := json.Marshal(old)
-		after, err := jsonpatch.MergePatch(before, body)
+		after, err := merge(before, body)
 		if err != nil {
 			return nil, http.StatusBadRequest, metav1.StatusReasonBadRequest
 		}
 		sent = &unstructured.Unstructured{}
-		json.Unmarshal(after, &sent.Object)
+		utiljson.Unmarshal(after, &sent.Object)
 	}
 	if sub == "/status" {
 		status := sent.Object["status"]
@@ -213,6 +219,15 @@ func (s *apiServer) do(verb, resource, namespace, name, sub string, body []byte)
 		sent.Object["status"] = status
 	}
 	return s.store("MODIFIED", resource, key, sent), http.StatusOK, ""
+}
+
+// jsonPatch is RFC 6902.
+func jsonPatch(object, patch []byte) ([]byte, error) {
+	operations, err := jsonpatch.DecodePatch(patch)
+	if err != nil {
+		return nil, err
+	}
+	return operations.Apply(object)
 }
 
 // store keeps the object, which is never changed any more, and tells the watchers. The lock is held.
@@ -238,7 +253,7 @@ func (s *apiServer) store(event, resource, key string, object *unstructured.Unst
 func (s *apiServer) list(selected selection, groupVersion string, partial bool) any {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	kind := kindOf(selected.resource)
+	kind := resourceKind(selected.resource)
 	if partial {
 		groupVersion, kind = "meta.k8s.io/v1", "PartialObjectMetadata"
 	}
@@ -267,7 +282,7 @@ func (s *apiServer) watch(w http.ResponseWriter, r *http.Request, selected selec
 	}
 	bookmark := &unstructured.Unstructured{Object: map[string]any{}}
 	bookmark.SetAPIVersion(groupVersion)
-	bookmark.SetKind(kindOf(selected.resource))
+	bookmark.SetKind(resourceKind(selected.resource))
 	bookmark.SetResourceVersion(strconv.Itoa(s.version))
 	bookmark.SetAnnotations(map[string]string{metav1.InitialEventsAnnotationKey: "true"})
 	events <- watched{"BOOKMARK", bookmark}
@@ -295,7 +310,7 @@ func (s *apiServer) watch(w http.ResponseWriter, r *http.Request, selected selec
 	}
 }
 
-func kindOf(resource string) string {
+func resourceKind(resource string) string {
 	plural, _, _ := strings.Cut(resource, ".")
 	for _, r := range served {
 		if r.plural == plural {

@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/klog/v2"
 	"k8s.io/utils/ptr"
@@ -176,6 +177,23 @@ func (c *cluster) poolStatus(name string) string {
 		valid = string(condition.Status)
 	}
 	return fmt.Sprint(pool.Status.AssignedIPv4, pool.Status.AvailableIPv4, pool.Status.AssignedIPv6, pool.Status.AvailableIPv6, " ", valid)
+}
+
+// reservation waits until what is kept for a Service comes down to the words: "192.0.2.0/32 Valid", or "none".
+func (c *cluster) reservation(service, want string) {
+	c.Helper()
+	c.eventually("kept for "+service+": "+want, func() string {
+		var r v1beta1.AddressReservation
+		err := c.Get(context.Background(), client.ObjectKey{Name: "kept.default." + service}, &r)
+		if apierrors.IsNotFound(err) {
+			return "none"
+		}
+		words := r.Spec.Addresses
+		if meta.IsStatusConditionTrue(r.Status.Conditions, "Valid") {
+			words = append(words, "Valid")
+		}
+		return strings.Join(words, " ")
+	}, want)
 }
 
 func pool(name string, addresses ...string) *v1beta1.IPAddressPool {

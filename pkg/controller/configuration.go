@@ -6,8 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -16,8 +16,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/event"
-	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/steelyard-lb/steelyard/pkg/api/v1beta1"
@@ -41,6 +39,8 @@ type configuration struct {
 	namespace string // of the installation
 	log       *slog.Logger
 	now       func() time.Time
+	counters  *counters
+	snapshot  *atomic.Pointer[snapshot]
 
 	queue    *queue   // of the configuration
 	services *queue   // of the Services
@@ -57,16 +57,22 @@ func (c *configuration) Reconcile(ctx context.Context, _ reconcile.Request) (rec
 		return reconcile.Result{}, err
 	}
 	cfg, faults := config.Parse(res)
-	if err := c.apply(ctx, cfg); err != nil {
+	conflicts, err := c.conflicts(ctx, cfg)
+	if err != nil {
 		return reconcile.Result{}, err
 	}
-	return reconcile.Result{}, c.writeStatuses(ctx, res, faults)
+	c.snapshot.Store(&snapshot{cfg, faults, conflicts})
+	if err := c.apply(ctx, cfg, res.Pools); err != nil {
+		return reconcile.Result{}, err
+	}
+	return reconcile.Result{}, c.writeStatuses(ctx, res, faults, conflicts)
 }
 
 // resources reads all that has a status from the API server: by a cache that lags behind, a pool might seem not to have yet the addresses
 // that Services have from it, and a condition not to be written yet.
 func (c *configuration) resources(ctx context.Context) (config.Resources, error) {
 	var pools v1beta1.IPAddressPoolList
+	var reservations v1beta1.AddressReservationList
 	var l2 v1beta1.L2AdvertisementList
 	var bgp v1beta1.BGPAdvertisementList
 	var peers v1beta1.BGPPeerList
@@ -79,7 +85,7 @@ func (c *configuration) resources(ctx context.Context) (config.Resources, error)
 		from client.Reader
 		into client.ObjectList
 	}{
-		{"IPAddressPools", c.live, &pools}, {"L2Advertisements", c.live, &l2},
+		{"IPAddressPools", c.live, &pools}, {"AddressReservations", c.live, &reservations}, {"L2Advertisements", c.live, &l2},
 		{"BGPAdvertisements", c.live, &bgp}, {"BGPPeers", c.live, &peers}, {"BFDProfiles", c.live, &profiles},
 		{"Communities", c.live, &communities}, {"Nodes", c.client, &nodes}, {"Secrets", c.client, &secrets},
 	} {
@@ -88,7 +94,7 @@ func (c *configuration) resources(ctx context.Context) (config.Resources, error)
 		}
 	}
 	r := config.Resources{
-		Pools: pools.Items, L2Advertisements: l2.Items,
+		Pools: pools.Items, Reservations: reservations.Items, L2Advertisements: l2.Items,
 		BGPAdvertisements: bgp.Items, BGPPeers: peers.Items, BFDProfiles: profiles.Items, Communities: communities.Items,
 		Namespace: c.namespace, Secrets: map[string]corev1.Secret{}, Nodes: nodes.Items,
 	}
@@ -98,13 +104,14 @@ func (c *configuration) resources(ctx context.Context) (config.Resources, error)
 	return r, nil
 }
 
-// apply gives the allocator the pools, before anything else the addresses that are in use, and has another look at the Services
+// apply gives the allocator the pools and the reservations, before anything else the addresses that are in use, and has another look at the Services
 // that the change concerns.
-func (c *configuration) apply(ctx context.Context, cfg *config.Config) error {
+func (c *configuration) apply(ctx context.Context, cfg *config.Config, pools []v1beta1.IPAddressPool) error {
 	changed, concerned := c.allocator.SetPools(cfg.Pools, cfg.Reservations)
 	select {
 	case <-c.adopted:
 	default:
+		remember(pools, c.allocator)
 		if err := adopt(ctx, c.live, c.class, c.allocator, c.log); err != nil {
 			return err
 		}
@@ -113,7 +120,7 @@ func (c *configuration) apply(ctx context.Context, cfg *config.Config) error {
 		close(c.adopted)
 	}
 	if changed {
-		c.log.Info("pools changed", "pools", len(cfg.Pools), "services", len(concerned))
+		c.log.Info("pools changed", "pools", len(cfg.Pools), "reservations", len(cfg.Reservations), "services", len(concerned))
 		c.waiting.wake()
 	}
 	for _, name := range concerned {
@@ -122,13 +129,13 @@ func (c *configuration) apply(ctx context.Context, cfg *config.Config) error {
 	return nil
 }
 
-func (c *configuration) writeStatuses(ctx context.Context, res config.Resources, faults []config.Fault) error {
+func (c *configuration) writeStatuses(ctx context.Context, res config.Resources, faults []config.Fault, conflicts []conflict) error {
 	now := metav1.NewTime(c.now())
-	stats := c.allocator.Stats()
+	state := poolState{stats: c.allocator.Stats(), released: c.allocator.Released(), conflicts: conflicts}
 	var errs []error
 	for i := range res.Pools {
 		pool := &res.Pools[i]
-		status := poolStatus(pool, stats, config.Conditions(faults, config.KindIPAddressPool, pool.Name, pool.Generation, now))
+		status := state.status(pool, config.Conditions(faults, config.KindIPAddressPool, pool.Name, pool.Generation, now), now)
 		if !equality.Semantic.DeepEqual(pool.Status, status) {
 			c.logNews(config.KindIPAddressPool, pool.Name, pool.Status.Conditions, status.Conditions)
 			errs = append(errs, c.patch(ctx, pool, status))
@@ -157,6 +164,10 @@ type withConditions struct {
 
 func objectsWithConditions(res *config.Resources) []withConditions {
 	var all []withConditions
+	for i := range res.Reservations {
+		o := &res.Reservations[i]
+		all = append(all, withConditions{o, config.KindAddressReservation, o.Status.Conditions})
+	}
 	for i := range res.L2Advertisements {
 		o := &res.L2Advertisements[i]
 		all = append(all, withConditions{o, config.KindL2Advertisement, o.Status.Conditions})
@@ -180,15 +191,17 @@ func objectsWithConditions(res *config.Resources) []withConditions {
 	return all
 }
 
-// patch writes the whole status: the difference alone would leave out the zeros of a new object, and the schema requires them.
+// patch replaces the whole status. The difference alone would leave out the zeros of a new object, and the schema requires them.
 func (c *configuration) patch(ctx context.Context, object client.Object, status any) error {
-	data, err := json.Marshal(map[string]any{"status": status})
+	data, err := json.Marshal([]map[string]any{{"op": "add", "path": "/status", "value": status}})
 	if err != nil {
 		return err
 	}
-	name := object.GetName()
-	if err := c.client.Status().Patch(ctx, object, client.RawPatch(types.MergePatchType, data)); client.IgnoreNotFound(err) != nil {
-		return fmt.Errorf("write the status of %T %s: %w", object, name, err)
+	kind, name := kindOf(object), object.GetName()
+	err = client.IgnoreNotFound(c.client.Status().Patch(ctx, object, client.RawPatch(types.JSONPatchType, data)))
+	c.counters.wrote(kind, err)
+	if err != nil {
+		return fmt.Errorf("write the status of %s %s: %w", kind, name, err)
 	}
 	return nil
 }
@@ -201,37 +214,4 @@ func (c *configuration) logNews(kind, name string, before, after []metav1.Condit
 			c.log.Warn(condition.Message, "kind", kind, "name", name, "reason", condition.Reason)
 		}
 	}
-}
-
-// poolStatus returns the status that the pool shall have.
-func poolStatus(pool *v1beta1.IPAddressPool, stats []ipam.Stats, conditions []metav1.Condition) v1beta1.IPAddressPoolStatus {
-	status := v1beta1.IPAddressPoolStatus{Conditions: pool.DeepCopy().Status.Conditions}
-	for _, condition := range conditions {
-		meta.SetStatusCondition(&status.Conditions, condition)
-	}
-	for _, s := range stats {
-		switch {
-		case s.Pool != pool.Name:
-		case s.Family == corev1.IPv4Protocol:
-			status.AssignedIPv4, status.AvailableIPv4 = s.InUse, s.Available
-		default:
-			status.AssignedIPv6, status.AvailableIPv6 = s.InUse, s.Available
-		}
-	}
-	return status
-}
-
-// nodeChanged lets pass what the configuration is about: the labels and addresses of a node, not its heartbeat.
-var nodeChanged = predicate.Funcs{
-	UpdateFunc: func(e event.UpdateEvent) bool {
-		before, after := e.ObjectOld.(*corev1.Node), e.ObjectNew.(*corev1.Node)
-		return !maps.Equal(before.Labels, after.Labels) || !slices.Equal(before.Status.Addresses, after.Status.Addresses)
-	},
-}
-
-// secretChanged lets pass what a peer's password may be another by.
-var secretChanged = predicate.Funcs{
-	UpdateFunc: func(e event.UpdateEvent) bool {
-		return !equality.Semantic.DeepEqual(e.ObjectOld.(*corev1.Secret).Data, e.ObjectNew.(*corev1.Secret).Data)
-	},
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -150,6 +151,7 @@ func slimSecret(obj any) (any, error) {
 func setUp(mgr manager.Manager, o Options, registerer prometheus.Registerer) error {
 	serviceQueue, configQueue := &queue{}, &queue{}
 	waiting := &waiting{queue: serviceQueue}
+	counters, last := newCounters(), &atomic.Pointer[snapshot]{}
 	configuration := &configuration{
 		client:    mgr.GetClient(),
 		live:      mgr.GetAPIReader(),
@@ -158,6 +160,8 @@ func setUp(mgr manager.Manager, o Options, registerer prometheus.Registerer) err
 		namespace: o.Namespace,
 		log:       o.Log,
 		now:       time.Now,
+		counters:  counters,
+		snapshot:  last,
 		queue:     configQueue,
 		services:  serviceQueue,
 		waiting:   waiting,
@@ -171,6 +175,8 @@ func setUp(mgr manager.Manager, o Options, registerer prometheus.Registerer) err
 		recorder:  mgr.GetEventRecorder(leaseName),
 		log:       o.Log,
 		now:       time.Now,
+		counters:  counters,
+		snapshot:  last,
 		adopted:   configuration.adopted,
 		waiting:   waiting,
 		counted:   configuration.counted,
@@ -188,7 +194,9 @@ func setUp(mgr manager.Manager, o Options, registerer prometheus.Registerer) err
 		}),
 		mgr.AddHealthzCheck("alive", healthz.Ping),
 		mgr.AddReadyzCheck("caches", warm.check),
-		registerer.Register(&collector{allocator: configuration.allocator, waiting: waiting}),
+		registerer.Register(&collector{
+			counters: counters, allocator: configuration.allocator, waiting: waiting, snapshot: last, namespace: services.namespaceLabels,
+		}),
 	)
 }
 
@@ -197,6 +205,7 @@ func (s *services) setUp(mgr manager.Manager, queue *queue) error {
 		Named("service").
 		For(&corev1.Service{}).
 		WatchesMetadata(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(s.ofNamespace), builder.WithPredicates(predicate.LabelChangedPredicate{})).
+		Watches(&v1beta1.AddressReservation{}, handler.EnqueueRequestsFromMapFunc(ofReservation), builder.WithPredicates(keptForService)).
 		WatchesRawSource(queue).
 		WithOptions(crcontroller.Options{
 			MaxConcurrentReconciles: serviceWorkers,
@@ -229,6 +238,7 @@ func (c *configuration) setUp(mgr manager.Manager) error {
 	}
 	return b.
 		Watches(&corev1.Node{}, all, builder.WithPredicates(nodeChanged)).
+		Watches(&corev1.Service{}, all, builder.WithPredicates(conflictChanged)).
 		Watches(&corev1.Secret{}, all, builder.WithPredicates(secretChanged)).
 		WatchesRawSource(c.queue).
 		WatchesRawSource(start(theConfiguration)). // also without a single object
@@ -242,7 +252,7 @@ func (c *configuration) setUp(mgr manager.Manager) error {
 // configurationKinds are those that a config.Config is made of.
 func configurationKinds() []client.Object {
 	return []client.Object{
-		&v1beta1.IPAddressPool{}, &v1beta1.L2Advertisement{},
+		&v1beta1.IPAddressPool{}, &v1beta1.AddressReservation{}, &v1beta1.L2Advertisement{},
 		&v1beta1.BGPAdvertisement{}, &v1beta1.BGPPeer{}, &v1beta1.BFDProfile{}, &v1beta1.Community{},
 	}
 }

@@ -208,60 +208,35 @@ func TestKilledLeaderIsReplaced(t *testing.T) {
 
 // What the controller does to the API server is what the chart allows it, and nothing else.
 func TestVerbs(t *testing.T) {
-	c := newCluster(t, append(bgpObjects(), pool("prod", "192.0.2.0/32"), &v1beta1.L2Advertisement{ObjectMeta: metav1.ObjectMeta{Name: "ad"}})...)
+	c := newCluster(t, append(bgpObjects(), pool("prod", "192.0.2.0/32", "198.51.100.0/31"), &v1beta1.L2Advertisement{ObjectMeta: metav1.ObjectMeta{Name: "ad"}})...)
 	r := c.start(true)
-	for _, name := range []string{"a", "b"} {
+	c.create(newService("kept", annotated(v1beta1.AnnotationKeep, "true"), annotated(v1beta1.AnnotationAddresses, "198.51.100.0")))
+	c.reservation("kept", "198.51.100.0/32 Valid")
+	c.change("kept", annotated(v1beta1.AnnotationAddresses, "198.51.100.1"))
+	c.reservation("kept", "198.51.100.1/32 Valid")
+	c.change("kept", annotated(v1beta1.AnnotationKeep, "false"))
+	c.reservation("kept", "none")
+	for _, name := range []string{"a", "b", "c"} {
 		c.create(newService(name))
 	}
-	c.eventually("an event", func() string { return c.events("a") + c.events("b") }, string(ipam.PoolExhausted))
-	c.eventually("counters", func() string { return c.poolStatus("prod") }, "1 0 0 0 True")
+	c.eventually("an event", func() string { return c.events("a") + c.events("b") + c.events("c") }, string(ipam.PoolExhausted))
+	c.eventually("counters", func() string { return c.poolStatus("prod") }, "3 0 0 0 True")
 	r.stop()
 	user := []string{
 		"create bfdprofiles", "create bgpadvertisements", "create bgppeers", "create communities", "create ipaddresspools", "create l2advertisements",
-		"create services", "get ipaddresspools", "list events.events.k8s.io",
+		"create services", "get addressreservations", "get ipaddresspools", "get services", "list events.events.k8s.io", "patch services",
 	}
 	want := []string{
-		"create events", "create events.events.k8s.io", "create leases", "create secrets", "get leases", "get secrets",
-		"list bfdprofiles", "list bgpadvertisements", "list bgppeers", "list communities",
+		"create addressreservations", "create events", "create events.events.k8s.io", "create leases", "create secrets", "delete addressreservations",
+		"get leases", "get secrets", "list addressreservations", "list bfdprofiles", "list bgpadvertisements", "list bgppeers", "list communities",
 		"list ipaddresspools", "list l2advertisements", "list services",
-		"patch bfdprofiles/status", "patch bgpadvertisements/status", "patch bgppeers/status", "patch communities/status",
-		"patch ipaddresspools/status", "patch l2advertisements/status", "patch services/status", "update leases",
-		"watch bfdprofiles", "watch bgpadvertisements", "watch bgppeers", "watch communities",
+		"patch addressreservations", "patch addressreservations/status", "patch bfdprofiles/status", "patch bgpadvertisements/status",
+		"patch bgppeers/status", "patch communities/status", "patch ipaddresspools/status", "patch l2advertisements/status", "patch services/status",
+		"update leases", "watch addressreservations", "watch bfdprofiles", "watch bgpadvertisements", "watch bgppeers", "watch communities",
 		"watch ipaddresspools", "watch l2advertisements", "watch namespaces", "watch nodes", "watch secrets", "watch services",
 	}
 	got := slices.DeleteFunc(c.api.verbs(), func(v string) bool { return slices.Contains(user, v) })
 	if !slices.Equal(got, want) {
 		t.Errorf("used %q\nwant %q", got, want)
-	}
-}
-
-func TestMetrics(t *testing.T) {
-	c := newCluster(t, pool("prod", "192.0.2.0/32", "2001:db8::/64"))
-	r := c.start(false)
-	c.create(newService("a"))
-	c.create(newService("b", annotated(v1beta1.AnnotationPool, "none")))
-	c.has("a", "192.0.2.0 True Assigned")
-	c.has("b", "False UnknownPool")
-	families, err := r.metrics.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var got []string
-	for _, f := range families {
-		for _, m := range f.Metric {
-			line := f.GetName()
-			for _, l := range m.Label {
-				line += " " + l.GetValue()
-			}
-			got = append(got, fmt.Sprint(line, " ", m.Gauge.GetValue()))
-		}
-	}
-	want := []string{
-		"steelyard_pool_addresses IPv4 prod 1", "steelyard_pool_addresses IPv6 prod 9.223372036854776e+18",
-		"steelyard_pool_addresses_in_use IPv4 prod 1", "steelyard_pool_addresses_in_use IPv6 prod 0",
-		"steelyard_services_waiting UnknownPool 1",
-	}
-	if !slices.Equal(got, want) {
-		t.Errorf("got %q\nwant %q", got, want)
 	}
 }

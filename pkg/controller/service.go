@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -35,6 +36,8 @@ type services struct {
 	recorder  events.EventRecorder
 	log       *slog.Logger
 	now       func() time.Time
+	counters  *counters
+	snapshot  *atomic.Pointer[snapshot]
 
 	adopted <-chan struct{} // closed once the allocator knows every address in use
 	waiting *waiting
@@ -61,7 +64,12 @@ func (s *services) Reconcile(ctx context.Context, req reconcile.Request) (reconc
 	}
 
 	mark := s.waiting.mark()
-	decision := assign.Decide(&svc, s.class, namespace, s.allocator, metav1.NewTime(s.now()))
+	begin := s.now()
+	decision := assign.Decide(&svc, s.class, namespace, s.allocator, metav1.NewTime(begin))
+	s.counters.decision.Observe(s.now().Sub(begin).Seconds())
+	if decision.Eased {
+		s.waiting.wake()
+	}
 	stale := s.waiting.set(req.NamespacedName, decision.Reason, svc.CreationTimestamp, mark)
 	if !equality.Semantic.DeepEqual(svc.Status, decision.Status) {
 		err := s.write(ctx, &svc, decision)
@@ -83,6 +91,9 @@ func (s *services) Reconcile(ctx context.Context, req reconcile.Request) (reconc
 	if freed {
 		s.freed()
 	}
+	if err := s.keep(ctx, &svc, decision.Reason != ""); err != nil {
+		return reconcile.Result{}, err
+	}
 	if stale {
 		return reconcile.Result{RequeueAfter: time.Millisecond}, nil
 	}
@@ -93,9 +104,15 @@ func (s *services) Reconcile(ctx context.Context, req reconcile.Request) (reconc
 func (s *services) write(ctx context.Context, svc *corev1.Service, decision assign.Decision) error {
 	base := svc.DeepCopy()
 	svc.Status = decision.Status
-	if err := s.client.Status().Patch(ctx, svc, client.MergeFromWithOptions(base, client.MergeFromWithOptimisticLock{})); err != nil {
+	err := s.client.Status().Patch(ctx, svc, client.MergeFromWithOptions(base, client.MergeFromWithOptimisticLock{}))
+	if apierrors.IsNotFound(err) {
 		return err
 	}
+	s.counters.wrote(kindOf(svc), err)
+	if err != nil {
+		return err
+	}
+	s.counters.moved(s.snapshot.Load().config, assign.Addresses(base), assign.Addresses(svc), decision.Reason)
 	s.counted()
 	s.log.Debug("status written", "service", client.ObjectKeyFromObject(svc), "addresses", assign.Addresses(svc), "reason", decision.Reason)
 	if e := decision.Event; e != nil {

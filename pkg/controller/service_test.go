@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -21,6 +22,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/steelyard-lb/steelyard/pkg/assign"
+	"github.com/steelyard-lb/steelyard/pkg/config"
 	"github.com/steelyard-lb/steelyard/pkg/ipam"
 )
 
@@ -55,7 +57,9 @@ func newBench(t *testing.T, allocator *ipam.Allocator, cached, live []client.Obj
 	b.services = services{
 		client: b.cache, live: b.live, allocator: allocator, class: class, recorder: b.recorder, now: time.Now,
 		log: slog.New(slog.NewTextHandler(t.Output(), nil)), adopted: adopted, waiting: &waiting{queue: q}, counted: func() {},
+		counters: newCounters(), snapshot: &atomic.Pointer[snapshot]{},
 	}
+	b.snapshot.Store(&snapshot{config: &config.Config{}})
 	return b
 }
 
