@@ -71,7 +71,7 @@ func run(ctx context.Context) (err error) {
 	if d.Cluster, err = fixture.New(lab); err != nil {
 		return err
 	}
-	for _, act := range []func() error{d.install, d.configure, d.serve, d.path, d.routers, d.fail} {
+	for _, act := range []func() error{d.install, d.configure, d.serve, d.path, d.why, d.routers, d.fail} {
 		if err := act(); err != nil {
 			return err
 		}
