@@ -41,6 +41,20 @@ func drawResources(t *rapid.T) Resources {
 		}
 		r.Pools = append(r.Pools, pool)
 	}
+	for i := range rapid.IntRange(0, 4).Draw(t, "reservations") {
+		reservation := v1beta1.AddressReservation{ObjectMeta: metav1.ObjectMeta{
+			Name:              fmt.Sprintf("reservation-%d", i),
+			CreationTimestamp: metav1.NewTime(time.Unix(int64(rapid.IntRange(0, 2).Draw(t, "created")), 0)),
+		}}
+		for range rapid.IntRange(0, 3).Draw(t, "entries") {
+			entry := address(t, "first").String() + "-" + address(t, "last").String()
+			reservation.Spec.Addresses = append(reservation.Spec.Addresses, entry)
+		}
+		if rapid.Bool().Draw(t, "for somebody") {
+			reservation.Spec.For = &v1beta1.ReservedFor{Namespace: "shop"}
+		}
+		r.Reservations = append(r.Reservations, reservation)
+	}
 	for i := range rapid.IntRange(0, 4).Draw(t, "advertisements") {
 		ad := v1beta1.L2Advertisement{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("ad-%d", i)}}
 		for range rapid.IntRange(0, 2).Draw(t, "names") {
@@ -129,6 +143,7 @@ func TestParseOrder(t *testing.T) {
 		cfg, faults := Parse(r)
 		shuffled := r
 		shuffled.Pools = rapid.Permutation(r.Pools).Draw(t, "shuffled pools")
+		shuffled.Reservations = rapid.Permutation(r.Reservations).Draw(t, "shuffled reservations")
 		shuffled.L2Advertisements = rapid.Permutation(r.L2Advertisements).Draw(t, "shuffled advertisements")
 		shuffled.BGPAdvertisements = rapid.Permutation(r.BGPAdvertisements).Draw(t, "shuffled BGP advertisements")
 		shuffled.BGPPeers = rapid.Permutation(r.BGPPeers).Draw(t, "shuffled peers")
@@ -156,6 +171,8 @@ func TestBadObjectsHarmNothing(t *testing.T) {
 		cfg, faults := Parse(r)
 		bad := metav1.ObjectMeta{Name: "bad", Labels: map[string]string{"parity": "9"}} // the oldest: it has no time of creation
 		worse := r
+		worse.Reservations = append(slices.Clone(r.Reservations), v1beta1.AddressReservation{ObjectMeta: bad,
+			Spec: v1beta1.AddressReservationSpec{Addresses: []string{"none"}}})
 		worse.L2Advertisements = append(slices.Clone(r.L2Advertisements), v1beta1.L2Advertisement{ObjectMeta: bad,
 			Spec: v1beta1.L2AdvertisementSpec{IPAddressPools: []string{"none"}}})
 		worse.BGPAdvertisements = append(slices.Clone(r.BGPAdvertisements), v1beta1.BGPAdvertisement{ObjectMeta: bad,
@@ -168,12 +185,10 @@ func TestBadObjectsHarmNothing(t *testing.T) {
 			Spec: v1beta1.CommunitySpec{Communities: []v1beta1.CommunityAlias{{Name: "alias-0", Value: "none"}}}})
 		again, faultsAgain := Parse(worse)
 
-		isBad := func(a *L2Advertisement) bool { return a.Name == "bad" } // it is in force, and announces nothing
-		again.L2Advertisements = slices.DeleteFunc(again.L2Advertisements, isBad)
-		if len(again.L2Advertisements) == 0 {
-			again.L2Advertisements = nil
-		}
-		if diff := cmp.Diff(cfg, again, sameConfig); diff != "" {
+		// These two are in force, and do nothing.
+		again.L2Advertisements = slices.DeleteFunc(again.L2Advertisements, func(a *L2Advertisement) bool { return a.Name == "bad" })
+		again.Reservations = slices.DeleteFunc(again.Reservations, func(r *Reservation) bool { return r.Name == "bad" })
+		if diff := cmp.Diff(cfg, again, sameConfig, cmpopts.EquateEmpty()); diff != "" {
 			t.Errorf("configuration:\n%s", diff)
 		}
 		blamed := map[string]bool{}
@@ -183,7 +198,7 @@ func TestBadObjectsHarmNothing(t *testing.T) {
 			}
 			return f.Name == "bad"
 		})
-		if len(blamed) != 5 {
+		if len(blamed) != 6 {
 			t.Errorf("only %v have faults", blamed)
 		}
 		// A name that nobody had is known now, as one that can't be read.
@@ -270,6 +285,24 @@ func names(p *v1beta1.IPAddressPool, a netip.Addr) bool {
 		}
 	}
 	return false
+}
+
+// TestParseReservations demands that reservations have among themselves what pools would have that say the same.
+func TestParseReservations(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		r := drawResources(t)
+		var pools []v1beta1.IPAddressPool
+		for _, reservation := range r.Reservations {
+			pools = append(pools, v1beta1.IPAddressPool{ObjectMeta: reservation.ObjectMeta, Spec: v1beta1.IPAddressPoolSpec{Addresses: reservation.Spec.Addresses}})
+		}
+		cfg, _ := Parse(r)
+		want, _ := Parse(Resources{Pools: pools})
+		for i, reservation := range cfg.Reservations {
+			if p := want.Pools[i]; p.Name != reservation.Name || !slices.Equal(p.Ranges, reservation.Ranges) {
+				t.Errorf("%s has %v, and a pool would have %v", reservation.Name, reservation.Ranges, p.Ranges)
+			}
+		}
+	})
 }
 
 // TestFits compares with looking at every network of that length.

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/steelyard-lb/steelyard/pkg/api/v1beta1"
@@ -39,22 +40,6 @@ func TestSelectsNodeAndService(t *testing.T) {
 	}
 }
 
-func TestWeight(t *testing.T) {
-	ad := advertisement(t, `{nodeSelectors: [{matchLabels: {role: edge}}], preferredNodeSelectors: [`+
-		`{weight: 100, preference: {matchLabels: {rack: a}}}, {weight: 20, preference: {matchLabels: {nic: fast}}}, {weight: 3, preference: {}}]}`)
-	for labels, want := range map[string]int{
-		"role=edge":                 3,
-		"role=edge,rack=a":          103,
-		"role=edge,nic=fast":        23,
-		"role=edge,rack=a,nic=fast": 123,
-		"role=worker,rack=a":        0, // not selected, so not preferred
-	} {
-		if got := ad.Weight(set(t, labels)); got != want {
-			t.Errorf("the weight of %s is %d, want %d", labels, got, want)
-		}
-	}
-}
-
 func TestAllows(t *testing.T) {
 	for _, tc := range []struct {
 		name, allocation                          string
@@ -85,5 +70,51 @@ func TestAllows(t *testing.T) {
 				t.Errorf("Allows is %t", got)
 			}
 		})
+	}
+}
+
+func TestQuota(t *testing.T) {
+	cfg, _ := Parse(resources(t, `pool a 1 {addresses: [192.0.2.0/30], namespaceQuotas: [`+
+		`{addresses: 0, namespaces: [lab]}, {addresses: 8, namespaces: [shop], namespaceSelectors: [{matchLabels: {tier: front}}, {matchLabels: {tier: back}}]}, `+
+		`{addresses: 5, namespaceSelectors: [{matchExpressions: [{key: a, operator: In}]}]}, {addresses: 4, namespaceSelectors: [{matchLabels: {team: zoo}}]}]}`))
+	for _, tc := range []struct {
+		name, namespace, labels string
+		want                    int // -1: no limit
+	}{
+		{"by name", "lab", "", 0},
+		{"the first that matches", "lab", "tier=front", 0},
+		{"name or label", "shop", "tier=none", 8},
+		{"one of the labels", "bank", "tier=back", 8},
+		{"a malformed selector matches nothing", "bank", "team=zoo", 4},
+		{"no entry", "bank", "", -1},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			got, limited := cfg.Pools[0].Quota(tc.namespace, set(t, tc.labels))
+			if !limited {
+				got = -1
+			}
+			if got != tc.want {
+				t.Errorf("the quota is %d, want %d", got, tc.want)
+			}
+		})
+	}
+}
+
+func TestFor(t *testing.T) {
+	cfg, _ := Parse(resources(t, `
+		reservation nobody 1 {addresses: [192.0.2.1/32]}
+		reservation shop 1 {addresses: [192.0.2.2/32], for: {namespace: shop}}
+		reservation web 1 {addresses: [192.0.2.3/32], for: {namespace: shop, service: web}}`))
+	for service, want := range map[string][3]bool{ // nobody, shop, web
+		"shop/web": {false, true, true}, "shop/api": {false, true, false}, "bank/web": {false, false, false},
+	} {
+		namespace, name, _ := strings.Cut(service, "/")
+		var got [3]bool
+		for i, r := range cfg.Reservations {
+			got[i] = r.For(namespace, name)
+		}
+		if got != want {
+			t.Errorf("%s may have %v, want %v", service, got, want)
+		}
 	}
 }
