@@ -20,7 +20,7 @@ import (
 //	node <name> <label=value,... or -> <addresses>
 //	secret <name> <type> <password, with \n for a line break, or '' for an empty one>
 //
-// Pools whose names begin with dmz have the label network=dmz. Secrets and nodes are known when there is one.
+// Pools whose names begin with dmz have the label network=dmz, and reservations whose names begin with kept. are the controller's. Secrets and nodes are known when there is one.
 func resources(t *testing.T, text string) Resources {
 	t.Helper()
 	r := Resources{Namespace: "steelyard"}
@@ -42,6 +42,9 @@ func resources(t *testing.T, text string) Resources {
 			r.Pools = append(r.Pools, pool)
 		case "reservation":
 			reservation := v1beta1.AddressReservation{ObjectMeta: aged(t, meta, &rest)}
+			if strings.HasPrefix(name, "kept.") {
+				reservation.Labels = map[string]string{v1beta1.LabelKept: "true"}
+			}
 			mustUnmarshal(t, rest, &reservation.Spec)
 			r.Reservations = append(r.Reservations, reservation)
 		case "ad":

@@ -38,9 +38,15 @@ func parseReservation(res *v1beta1.AddressReservation, taken *allotment, pools a
 		free, overlaps := taken.take(wanted, res.Name, field)
 		r.Ranges = append(r.Ranges, free...)
 		for _, o := range overlaps {
-			if o.owner == res.Name {
+			switch {
+			case o.owner == res.Name:
 				f.fault(field, ReasonDuplicateRange, fmt.Sprintf("%s is also in %s: take it out of one of the two", o.Range, o.field))
-			} else {
+			case res.Labels[v1beta1.LabelKept] == "true":
+				// No fault of a person's: Services that share an address, or have one that is reserved for their namespace, may ask to keep it.
+				f.warn(field, ReasonOverlappingReservations, fmt.Sprintf(
+					"%s is reserved by the older AddressReservation %q, and so is not kept for this Service: delete that one, or take the annotation %s from this Service",
+					o.Range, o.owner, v1beta1.AnnotationKeep))
+			default:
 				f.fault(field, ReasonOverlappingReservations, fmt.Sprintf(
 					"%s is reserved by the older AddressReservation %q (%s there), and this one goes without it: take it out of one of the two",
 					o.Range, o.owner, o.field))
