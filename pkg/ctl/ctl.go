@@ -3,6 +3,7 @@ package ctl
 
 import (
 	"context"
+	"errors"
 	"path/filepath"
 	"strings"
 
@@ -16,8 +17,14 @@ type Streams = genericiooptions.IOStreams
 
 // Exit codes.
 const (
-	exitFailed = 1
+	exitFailed = 1 // the question could not be answered
+	exitWrong  = 2 // the answer is that something is wrong
 )
+
+// exitCode is the error of a command that has said all there is to say.
+type exitCode int
+
+func (exitCode) Error() string { return "" }
 
 // Run runs the command line and returns the exit code.
 func Run(ctx context.Context, args []string, streams Streams) int {
@@ -25,21 +32,29 @@ func Run(ctx context.Context, args []string, streams Streams) int {
 	if strings.HasPrefix(name, "kubectl-") {
 		name = "kubectl steelyard"
 	}
-	flags := genericclioptions.NewConfigFlags(true)
 	root := &cobra.Command{
 		Use:           name,
 		Short:         "Ask Steelyard why, what if, and how to move over from MetalLB",
 		SilenceUsage:  true,
 		SilenceErrors: true,
+		// "kubectl steelyard" is two words, and cobra takes the first for the name.
+		Annotations: map[string]string{cobra.CommandDisplayNameAnnotation: name},
 	}
-	flags.AddFlags(root.PersistentFlags())
+	o := &options{flags: genericclioptions.NewConfigFlags(true), streams: streams}
+	o.flags.AddFlags(root.PersistentFlags())
+	root.AddCommand(newExplain(o), newPools(o), newStatus(o))
 	root.SetArgs(args[1:])
 	root.SetIn(streams.In)
 	root.SetOut(streams.Out)
 	root.SetErr(streams.ErrOut)
-	if err := root.ExecuteContext(ctx); err != nil {
-		root.PrintErrln("error:", err)
-		return exitFailed
+	err := root.ExecuteContext(ctx)
+	var code exitCode
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &code):
+		return int(code)
 	}
-	return 0
+	root.PrintErrln("error:", err)
+	return exitFailed
 }

@@ -1,0 +1,243 @@
+package explain
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+
+	"github.com/steelyard-lb/steelyard/pkg/api/v1beta1"
+	"github.com/steelyard-lb/steelyard/pkg/assign"
+	"github.com/steelyard-lb/steelyard/pkg/bgp"
+	"github.com/steelyard-lb/steelyard/pkg/cluster"
+	"github.com/steelyard-lb/steelyard/pkg/config"
+	"github.com/steelyard-lb/steelyard/pkg/view"
+)
+
+// Installation is how Steelyard itself stands.
+type Installation struct {
+	// Namespace is "" when no pod was found.
+	Namespace string `json:"namespace,omitempty"`
+	Class     string `json:"loadBalancerClass"`
+	Dataplane string `json:"dataplane,omitempty"`
+	// Wrong are what keeps it from working as it should, the more important ones first.
+	Wrong      []Finding                  `json:"wrong,omitempty"`
+	Controller Controller                 `json:"controller"`
+	Speakers   []Speaker                  `json:"speakers,omitempty"`
+	Sessions   []v1beta1.BGPSessionStatus `json:"sessions,omitempty"`
+	Faults     []Fault                    `json:"faults,omitempty"`
+	Waiting    []Waiting                  `json:"waiting,omitempty"`
+	// NotKnown is what could not be read.
+	NotKnown []cluster.Gap `json:"notKnown,omitempty"`
+}
+
+// Controller is the controller's replicas.
+type Controller struct {
+	Pods  int `json:"pods"`
+	Ready int `json:"ready"`
+	// Leader is the pod that holds the Lease, or "".
+	Leader string `json:"leader,omitempty"`
+}
+
+// Speaker is a node's speaker.
+type Speaker struct {
+	Node string `json:"node"`
+	// Pod is "" on a node without one.
+	Pod   string `json:"pod,omitempty"`
+	Ready bool   `json:"ready"`
+	// Says is what it says of itself; nil if it was not asked.
+	Says *view.Speaker `json:"says,omitempty"`
+}
+
+// Fault is something wrong with one object of the configuration.
+type Fault struct {
+	Kind    string        `json:"kind"`
+	Name    string        `json:"name"`
+	Field   string        `json:"field"`
+	Reason  config.Reason `json:"reason"`
+	Message string        `json:"message"`
+	// Warning: the object is in use all the same.
+	Warning bool `json:"warning,omitempty"`
+}
+
+// Waiting is a Service that waits for an address.
+type Waiting struct {
+	Service string `json:"service"` // namespace/name
+	Reason  string `json:"reason"`
+	Message string `json:"message"`
+}
+
+// Status returns how Steelyard stands; says are what speakers say of themselves, by node.
+func Status(s *cluster.Snapshot, says map[string]view.Speaker) *Installation {
+	in := &Installation{Namespace: s.Namespace, Class: s.Class(), Dataplane: s.Dataplane(), NotKnown: s.Gaps}
+	in.Controller = controllerOf(s)
+	in.Speakers = speakersOf(s, says)
+	for i := range s.Sessions {
+		in.Sessions = append(in.Sessions, s.Sessions[i].Status)
+	}
+	slices.SortFunc(in.Sessions, func(a, b v1beta1.BGPSessionStatus) int {
+		return cmp.Or(strings.Compare(a.Node, b.Node), strings.Compare(a.Peer, b.Peer))
+	})
+	if s.Knows(cluster.IPAddressPools, cluster.AddressReservations, cluster.L2Advertisements, cluster.BGPAdvertisements, cluster.BGPPeers,
+		cluster.BFDProfiles, cluster.Communities) {
+		_, faults := config.Parse(s.Resources)
+		for _, f := range faults {
+			in.Faults = append(in.Faults, Fault{f.Kind, f.Name, f.Field, f.Reason, f.Message, f.Warning})
+		}
+	}
+	in.Waiting = waitingOf(s)
+	in.judge(s)
+	return in
+}
+
+func controllerOf(s *cluster.Snapshot) Controller {
+	c := Controller{Pods: len(s.Controllers)}
+	holder := ""
+	if s.Lease != nil {
+		// The identity is the pod's name and a number.
+		holder, _, _ = strings.Cut(ptr.Deref(s.Lease.Spec.HolderIdentity, ""), "_")
+	}
+	for i := range s.Controllers {
+		pod := &s.Controllers[i]
+		if ready(pod) {
+			c.Ready++
+		}
+		if pod.Name == holder {
+			c.Leader = holder
+		}
+	}
+	return c
+}
+
+func speakersOf(s *cluster.Snapshot, says map[string]view.Speaker) []Speaker {
+	byNode := map[string]Speaker{}
+	for i := range s.Nodes {
+		byNode[s.Nodes[i].Name] = Speaker{Node: s.Nodes[i].Name}
+	}
+	for i := range s.Speakers {
+		pod := &s.Speakers[i]
+		if old := byNode[pod.Spec.NodeName]; old.Pod == "" || !old.Ready { // during a rollout there may be two
+			byNode[pod.Spec.NodeName] = Speaker{Node: pod.Spec.NodeName, Pod: pod.Name, Ready: ready(pod)}
+		}
+	}
+	var all []Speaker
+	for _, node := range slices.Sorted(maps.Keys(byNode)) {
+		speaker := byNode[node]
+		if said, ok := says[node]; ok {
+			speaker.Says = &said
+		}
+		all = append(all, speaker)
+	}
+	return all
+}
+
+func waitingOf(s *cluster.Snapshot) []Waiting {
+	var all []Waiting
+	for i := range s.Services {
+		svc := &s.Services[i]
+		if !assign.Serves(svc, s.Class()) || svc.DeletionTimestamp != nil {
+			continue
+		}
+		w := Waiting{Service: svc.Namespace + "/" + svc.Name, Reason: NotLookedAt, Message: "no controller has said anything of it"}
+		if c := meta.FindStatusCondition(svc.Status.Conditions, v1beta1.ConditionAddressAssigned); c != nil {
+			if c.Status == metav1.ConditionTrue {
+				continue
+			}
+			w.Reason, w.Message = c.Reason, c.Message
+		}
+		all = append(all, w)
+	}
+	slices.SortFunc(all, func(a, b Waiting) int { return strings.Compare(a.Service, b.Service) })
+	return all
+}
+
+// judge finds what is wrong.
+func (in *Installation) judge(s *cluster.Snapshot) {
+	wrong := func(reason, message string, mend ...string) {
+		in.Wrong = append(in.Wrong, Finding{reason, message, mend})
+	}
+	const pods = "kubectl get pods -A -o wide -l app.kubernetes.io/name=steelyard"
+	c := in.Controller
+	switch {
+	case !s.Knows(cluster.Pods):
+	case c.Pods+len(s.Speakers) == 0:
+		wrong("NotInstalled", "no pod of Steelyard was found", "install the chart, or see that its pods have the label app.kubernetes.io/name=steelyard")
+	case c.Ready == 0:
+		wrong("NoController", fmt.Sprintf("no controller is ready, so Services get no addresses: %d of %d", c.Ready, c.Pods), "see why: "+pods+", then kubectl logs")
+	case c.Leader == "" && s.Knows(cluster.Leases):
+		wrong("NoLeader", "no controller leads, so Services get no addresses", "see why: kubectl -n "+in.Namespace+" logs -l app.kubernetes.io/component=controller --prefix")
+	}
+	var bad, alone []string
+	for _, sp := range in.Speakers {
+		switch {
+		case sp.Pod != "" && !sp.Ready:
+			bad = append(bad, sp.Node)
+		case sp.Says != nil && !sp.Says.Quorum:
+			alone = append(alone, sp.Node)
+		}
+	}
+	if len(bad) > 0 {
+		wrong("SpeakerNotReady", "the speaker is not ready on "+abridged(bad), "see why: "+pods+", then kubectl logs")
+	}
+	if len(alone) > 0 {
+		wrong("NoQuorum", "the speaker sees less than half of the others on "+abridged(alone)+", so more than one node may answer for an address",
+			"see that the speakers reach each other by UDP and TCP on their port memberlist (7946)")
+	}
+	in.judgeMembers(wrong)
+	down := 0
+	for i := range in.Sessions {
+		if in.Sessions[i].State != string(bgp.Established) {
+			down++
+		}
+	}
+	if down > 0 {
+		wrong("BGPSessionDown", fmt.Sprintf("%d of %s are not up", down, count(len(in.Sessions), "BGP session")))
+	}
+	if n := in.harmful(); n > 0 {
+		wrong("InvalidConfiguration", fmt.Sprintf("%s of the configuration are not in use as they stand", count(n, "part")))
+	}
+	if len(in.Waiting) > 0 {
+		wrong("ServicesWaiting", count(len(in.Waiting), "Service")+" without an address")
+	}
+}
+
+// judgeMembers finds speakers that see others than those that are ready.
+func (in *Installation) judgeMembers(wrong func(reason, message string, mend ...string)) {
+	var live, differ []string
+	for _, sp := range in.Speakers {
+		if sp.Ready {
+			live = append(live, sp.Node)
+		}
+	}
+	for _, sp := range in.Speakers {
+		if sp.Says != nil && sp.Says.Quorum && !slices.Equal(sp.Says.Members, live) {
+			differ = append(differ, fmt.Sprintf("%s sees %d", sp.Node, len(sp.Says.Members)))
+		}
+	}
+	if len(differ) > 0 {
+		wrong("MembersDiffer", fmt.Sprintf("%d speakers are ready, but %s", len(live), abridged(differ)),
+			"after a restart that lasts a few seconds; if it lasts, see that the speakers reach each other by UDP and TCP on their port memberlist (7946)")
+	}
+}
+
+func (in *Installation) harmful() int {
+	n := 0
+	for _, f := range in.Faults {
+		if !f.Warning {
+			n++
+		}
+	}
+	return n
+}
+
+func ready(pod *corev1.Pod) bool {
+	return slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
+		return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
+	})
+}
