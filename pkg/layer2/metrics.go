@@ -13,9 +13,11 @@ type metrics struct {
 	conflicts  *prometheus.CounterVec
 }
 
+const prefix = "steelyard_layer2_"
+
 func newMetrics(r prometheus.Registerer) *metrics {
 	counter := func(name, help string) *prometheus.CounterVec {
-		c := prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "steelyard", Subsystem: "layer2", Name: name, Help: help}, []string{"ip"})
+		c := prometheus.NewCounterVec(prometheus.CounterOpts{Name: prefix + name, Help: help}, []string{"ip"})
 		if r != nil {
 			r.MustRegister(c)
 		}

@@ -118,7 +118,7 @@ func Start(ctx context.Context, config Config) (*List, error) {
 	l.queue.NumNodes = func() int { return int(l.live.Load()) }
 	l.queue.RetransmitMult = 4
 	var err error
-	if l.metrics, err = newMetrics(config.Registerer, &l.live); err != nil {
+	if l.metrics, err = newMetrics(config.Registerer, &l.live, l.seeds); err != nil {
 		return nil, err
 	}
 	now := time.Now()

@@ -2,6 +2,7 @@ package membership
 
 import (
 	"fmt"
+	"net/netip"
 	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -14,8 +15,8 @@ type metrics struct {
 	registered []prometheus.Collector
 }
 
-// newMetrics registers the package's metrics; registerer may be nil.
-func newMetrics(registerer prometheus.Registerer, live *atomic.Int64) (*metrics, error) {
+// newMetrics registers the package's metrics; registerer may be nil. seeds are the other speakers that the API server lists.
+func newMetrics(registerer prometheus.Registerer, live *atomic.Int64, seeds func() []netip.AddrPort) (*metrics, error) {
 	m := &metrics{
 		losses: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "steelyard_membership_losses_total",
@@ -37,7 +38,11 @@ func newMetrics(registerer prometheus.Registerer, live *atomic.Int64) (*metrics,
 		Name: "steelyard_membership_members",
 		Help: "Live speakers, this one included.",
 	}, func() float64 { return float64(live.Load()) })
-	for _, c := range []prometheus.Collector{members, m.losses, m.dropped} {
+	listed := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "steelyard_membership_listed",
+		Help: "Speaker pods that the API server lists, this one included.",
+	}, func() float64 { return float64(len(seeds()) + 1) })
+	for _, c := range []prometheus.Collector{members, listed, m.losses, m.dropped} {
 		if err := registerer.Register(c); err != nil {
 			m.unregister()
 			return nil, fmt.Errorf("registering the membership metrics: %w", err)
