@@ -266,7 +266,7 @@ func TestReports(t *testing.T) {
 	r := newReporter(a, "node-a", quiet())
 	f.change(func() { f.away = true })
 	go r.run(t.Context())
-	r.Complain("default/web", "AddressConflict", "taken by 02:00:00:00:00:01")
+	r.Complain("default/web", "AddressConflict", "taken by 02:00:00:00:00:01", false)
 	eventually(t, "a try in vain", func() bool { return f.refusals() > 0 })
 	f.change(func() { f.away = false })
 	eventually(t, "the condition and the Event are written", func() bool { return len(f.writes()) == 2 })

@@ -36,7 +36,7 @@ func serviceOf(name string, svc *corev1.Service, class string) (Service, bool) {
 	}
 	for _, c := range svc.Status.Conditions {
 		if c.Type == v1beta1.ConditionAnnounced && c.Status == metav1.ConditionFalse {
-			s.Complaint = c.Message
+			s.Complaint, s.ComplaintReason = c.Message, announce.Reason(c.Reason)
 		}
 	}
 	return s, true

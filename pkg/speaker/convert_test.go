@@ -11,6 +11,7 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/steelyard-lb/steelyard/pkg/announce"
 	"github.com/steelyard-lb/steelyard/pkg/api/v1beta1"
 )
 
@@ -48,8 +49,8 @@ func TestServiceOf(t *testing.T) {
 			}, "", plain, true},
 		"a condition of ours": {
 			func(s *corev1.Service) {
-				s.Status.Conditions = []metav1.Condition{{Type: v1beta1.ConditionAnnounced, Status: metav1.ConditionFalse, Message: "taken"}}
-			}, "", with(func(s *Service) { s.Complaint = "taken" }), true},
+				s.Status.Conditions = []metav1.Condition{{Type: v1beta1.ConditionAnnounced, Status: metav1.ConditionFalse, Reason: "AddressConflict", Message: "taken"}}
+			}, "", with(func(s *Service) { s.Complaint, s.ComplaintReason = "taken", announce.AddressConflict }), true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			svc := loadBalancer("web", "10.0.0.1")

@@ -12,6 +12,8 @@ import (
 // unit is one address of one Service, with the nodes that may announce it.
 type unit struct {
 	addr       netip.Addr
+	service    *service
+	pool       string
 	candidates []announce.Candidate
 }
 
@@ -51,6 +53,7 @@ func (b *ballot) has(node string) bool {
 // decide finds out who announces the group, and does this node's part in it.
 func (s *Speaker) decide(g group, now time.Time) {
 	b := s.ballot(g)
+	s.lookForAnnouncers(&b, now)
 	s.bar(&b, now)
 	key := g.addrs[0]
 	since := s.awaiting[key].since
@@ -97,7 +100,7 @@ func (s *Speaker) ballot(g group) ballot {
 				choosy = choosy || slices.ContainsFunc(ads, isChoosy)
 				preferring = preferring || slices.ContainsFunc(ads, isPreferring)
 			}
-			b.units = append(b.units, unit{a, candidates})
+			b.units = append(b.units, unit{a, svc, svc.pools[i], candidates})
 		}
 	}
 	b.candidates = announce.Together(parts...)
@@ -208,6 +211,7 @@ func (s *Speaker) claimFrom(a netip.Addr, h *hold, against announce.Claim, reaso
 	h.taken = now
 	s.claim(h, against, fresh)
 	s.metrics.taken.WithLabelValues(string(reason)).Inc()
+	s.takeovers[a]++
 	if !fresh {
 		s.announceAnew(h, now)
 		s.tell("taking over", a, reason, against.Owner)
@@ -329,6 +333,8 @@ func (s *Speaker) dropOrphans() {
 		delete(s.rivals, a)
 		delete(s.due, a)
 		delete(s.gated, a)
+		delete(s.unowned, a)
+		delete(s.takeovers, a)
 	}
 	clear(s.orphans)
 }

@@ -192,15 +192,18 @@ type fakeReporter struct {
 	mu         sync.Mutex
 	conditions map[string]string
 	events     []string
-	changed    func(service, complaint string)
+	changed    func(service string, reason announce.Reason, complaint string)
+	writes     int // of conditions
 }
 
-func (r *fakeReporter) Complain(service string, reason announce.Reason, message string) {
-	r.set(service, message)
-	r.Warn(service, reason, message)
+func (r *fakeReporter) Complain(service string, reason announce.Reason, message string, amends bool) {
+	r.set(service, reason, message)
+	if !amends {
+		r.Warn(service, reason, message)
+	}
 }
 
-func (r *fakeReporter) Withdraw(service string) { r.set(service, "") }
+func (r *fakeReporter) Withdraw(service string) { r.set(service, "", "") }
 
 func (r *fakeReporter) Warn(service string, reason announce.Reason, message string) {
 	r.mu.Lock()
@@ -208,11 +211,19 @@ func (r *fakeReporter) Warn(service string, reason announce.Reason, message stri
 	r.events = append(r.events, service+" "+string(reason)+": "+message)
 }
 
-func (r *fakeReporter) set(service, message string) {
+func (r *fakeReporter) set(service string, reason announce.Reason, message string) {
 	r.mu.Lock()
+	r.writes++
 	r.conditions[service] = message
 	r.mu.Unlock()
-	time.AfterFunc(5*time.Millisecond, func() { r.changed(service, message) })
+	time.AfterFunc(5*time.Millisecond, func() { r.changed(service, reason, message) })
+}
+
+// counts returns how many conditions were written or taken back, and how many Events made.
+func (r *fakeReporter) counts() (writes, events int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.writes, len(r.events)
 }
 
 func (r *fakeReporter) all() []string {

@@ -36,6 +36,7 @@ func usable(n *announce.Node) bool {
 // what a node may take that is now, or that has other labels or interfaces.
 func (s *Speaker) follow(now time.Time) {
 	old := s.view
+	wasFirst := s.first()
 	s.view = s.look(now)
 	s.view.quorum = s.steadyQuorum(s.members.Quorum(), now)
 	s.nodesChanged = false
@@ -74,9 +75,16 @@ func (s *Speaker) follow(now time.Time) {
 			s.lostAt[name] = now
 		}
 	}
+	moved := s.moved(old.nodes)
+	becameFirst := !wasFirst && s.first()
 	for _, svc := range s.services {
-		if come && svc.restless || changed && svc.choosy {
+		if come && svc.restless || changed && svc.choosy || slices.ContainsFunc(svc.witnesses, func(n string) bool { return moved[n] }) || becameFirst && svc.Complaint != "" {
 			s.dirty[svc.Name] = svc
+		}
+	}
+	if len(moved) > 0 || becameFirst {
+		for a := range s.unowned {
+			s.touchAddr(a)
 		}
 	}
 	if len(gone) > 0 {
@@ -95,6 +103,25 @@ func (s *Speaker) follow(now time.Time) {
 	if old.quorum && !s.view.quorum {
 		s.doubt(now)
 	}
+}
+
+// moved returns the nodes that may announce by BGP what they may not have before, or the other way round.
+func (s *Speaker) moved(before []announce.Node) map[string]bool {
+	was := sight{nodes: before}
+	moved := map[string]bool{}
+	for i := range before {
+		if s.view.node(before[i].Name) == nil {
+			moved[before[i].Name] = true
+		}
+	}
+	for i := range s.view.nodes {
+		n := &s.view.nodes[i]
+		o := was.node(n.Name)
+		if o == nil || o.Leaving != n.Leaving || o.Excluded != n.Excluded || o.NetworkUnavailable != n.NetworkUnavailable || !maps.Equal(o.Labels, n.Labels) {
+			moved[n.Name] = true
+		}
+	}
+	return moved
 }
 
 // steadyQuorum tells whether the speaker has been among the majority for a while. One that comes back from the other side of a partition

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"time"
 
 	"k8s.io/apimachinery/pkg/labels"
 
@@ -20,8 +21,9 @@ type Service struct {
 	Local  bool // externalTrafficPolicy is Local
 	// Addrs are those in status.loadBalancer.ingress.
 	Addrs []netip.Addr
-	// Complaint is the message of its condition steelyard.io/Announced when that is False.
-	Complaint string
+	// Complaint is the message of its condition steelyard.io/Announced when that is False, and ComplaintReason the reason.
+	Complaint       string
+	ComplaintReason announce.Reason
 }
 
 // Endpoints is what the speaker wants to know of an EndpointSlice.
@@ -55,6 +57,7 @@ type inventory struct {
 
 	dirty        map[string]*service     // to be decided anew
 	orphans      map[netip.Addr]struct{} // lost their last Service
+	outlived     map[string]struct{}     // names of Services with a complaint that may be about nothing any more
 	nodesChanged bool
 	rerouted     map[string]struct{} // names of Services to be routed anew, or gone
 	wakers       []func()            // of those who decide
@@ -71,6 +74,10 @@ type service struct {
 	// What another node could change, as of the latest decision. restless: a node that becomes usable. choosy: a node that gets other
 	// labels or interfaces.
 	restless, choosy bool
+	// witnesses are nodes that may announce its addresses by BGP, where nobody may on the local network.
+	witnesses []string
+	// complained is when this node last told users that nobody may announce it; zero when that is over.
+	complained time.Time
 }
 
 func newInventory(wake func()) *inventory {
@@ -86,6 +93,7 @@ func newInventory(wake func()) *inventory {
 		passwords: map[string]string{},
 		dirty:     map[string]*service{},
 		orphans:   map[netip.Addr]struct{}{},
+		outlived:  map[string]struct{}{},
 	}
 }
 
@@ -233,6 +241,9 @@ func (v *inventory) index(svc *service) {
 			svc.addrs, svc.pools = append(svc.addrs, a), append(svc.pools, pool.Name)
 		}
 	}
+	if svc.Complaint != "" && len(svc.addrs) == 0 {
+		v.outlived[svc.Name] = struct{}{}
+	}
 	for _, a := range old {
 		if slices.Contains(svc.addrs, a) {
 			continue
@@ -330,6 +341,6 @@ func without[T comparable](all []T, one T) []T {
 }
 
 func (s Service) equal(o Service) bool {
-	return s.Shared == o.Shared && s.Local == o.Local && s.Complaint == o.Complaint &&
+	return s.Shared == o.Shared && s.Local == o.Local && s.Complaint == o.Complaint && s.ComplaintReason == o.ComplaintReason &&
 		maps.Equal(s.Labels, o.Labels) && slices.Equal(s.Addrs, o.Addrs)
 }

@@ -2,6 +2,8 @@ package speaker
 
 import (
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/steelyard-lb/steelyard/pkg/announce"
 )
 
 type metrics struct {
@@ -34,10 +36,20 @@ var (
 	addressesDesc  = prometheus.NewDesc("steelyard_announced_addresses", "Addresses that this node announces.", nil, nil)
 	probingDesc    = prometheus.NewDesc("steelyard_probing_addresses", "Fresh addresses that this node is about to announce.", nil, nil)
 	conflictedDesc = prometheus.NewDesc("steelyard_conflicting_addresses", "Addresses that this node does not announce, because a stranger has them.", nil, nil)
+	conflictDesc   = prometheus.NewDesc("steelyard_address_conflict", "1 for each address that this node does not announce, because a stranger has it.",
+		[]string{"ip"}, nil)
+	takeoversDesc = prometheus.NewDesc("steelyard_address_takeovers_total",
+		"Times that this node was elected to announce the address and had not announced it before, for each address that a Service has.", []string{"ip"}, nil)
+	unownedDesc = prometheus.NewDesc("steelyard_unowned_addresses",
+		"Addresses that nobody may announce, by any protocol, by reason. All speakers count the same ones.", []string{"reason"}, nil)
+	quorumDesc = prometheus.NewDesc("steelyard_membership_quorum", "Whether this speaker sees more than half of the speakers.", nil, nil)
 )
 
+// ownerless are the reasons why nobody may announce an address. Each has a series from the start, so that a rise can be seen.
+var ownerless = []announce.Reason{announce.NoAdvertisement, announce.NoServingEndpoint, announce.SharedWithServiceSelector, announce.NoEligibleNode}
+
 func (a *announced) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{announcedDesc, addressesDesc, probingDesc, conflictedDesc} {
+	for _, d := range []*prometheus.Desc{announcedDesc, addressesDesc, probingDesc, conflictedDesc, conflictDesc, takeoversDesc, unownedDesc, quorumDesc} {
 		ch <- d
 	}
 }
@@ -60,6 +72,7 @@ func (a *announced) collect() []prometheus.Metric {
 		switch {
 		case h.conflict != nil:
 			conflicted++
+			gauge(conflictDesc, 1, addr.String())
 		case !h.answers():
 			probing++
 		default:
@@ -69,8 +82,23 @@ func (a *announced) collect() []prometheus.Metric {
 			}
 		}
 	}
+	for addr, n := range a.takeovers {
+		metrics = append(metrics, prometheus.MustNewConstMetric(takeoversDesc, prometheus.CounterValue, float64(n), addr.String()))
+	}
 	gauge(addressesDesc, announced)
 	gauge(probingDesc, probing)
 	gauge(conflictedDesc, conflicted)
+	counts := map[announce.Reason]float64{}
+	for _, is := range a.unowned {
+		counts[is.reason]++
+	}
+	for _, reason := range ownerless {
+		gauge(unownedDesc, counts[reason], string(reason))
+	}
+	quorum := 0.0
+	if a.view.quorum {
+		quorum = 1
+	}
+	gauge(quorumDesc, quorum)
 	return metrics
 }

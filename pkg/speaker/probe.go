@@ -112,7 +112,7 @@ func (s *Speaker) complain(b *ballot) {
 		case message == "":
 			s.config.Reporter.Withdraw(svc.Name)
 		default:
-			s.config.Reporter.Complain(svc.Name, announce.AddressConflict, message)
+			s.config.Reporter.Complain(svc.Name, announce.AddressConflict, message, false)
 		}
 	}
 }

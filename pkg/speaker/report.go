@@ -37,9 +37,18 @@ type reporter struct {
 
 // report is the latest news about a Service.
 type report struct {
-	condition *metav1.Condition // nil: take the condition back; meaningful if patch
+	condition *condition // nil: take the condition back; meaningful if patch
 	patch     bool
 	event     *event
+}
+
+// condition is a metav1.Condition whose transition may be as it was.
+type condition struct {
+	Type               string                 `json:"type"`
+	Status             metav1.ConditionStatus `json:"status"`
+	LastTransitionTime *metav1.Time           `json:"lastTransitionTime,omitempty"`
+	Reason             string                 `json:"reason"`
+	Message            string                 `json:"message"`
 }
 
 type event struct {
@@ -52,11 +61,15 @@ func newReporter(a *api, node string, log *slog.Logger) *reporter {
 }
 
 // Complain implements Reporter.
-func (r *reporter) Complain(service string, reason announce.Reason, message string) {
-	r.put(service, report{patch: true, event: &event{reason, message}, condition: &metav1.Condition{
+func (r *reporter) Complain(service string, reason announce.Reason, message string, amends bool) {
+	news := report{patch: true, condition: &condition{
 		Type: v1beta1.ConditionAnnounced, Status: metav1.ConditionFalse, Reason: string(reason), Message: message,
-		LastTransitionTime: metav1.Now(),
-	}})
+	}}
+	if !amends {
+		now := metav1.Now()
+		news.event, news.condition.LastTransitionTime = &event{reason, message}, &now
+	}
+	r.put(service, news)
 }
 
 // Withdraw implements Reporter.
@@ -155,7 +168,7 @@ func (r *reporter) write(ctx context.Context, service string, news report) error
 }
 
 // conditionPatch sets one condition and leaves those of others alone; nil takes it back.
-func conditionPatch(c *metav1.Condition) []byte {
+func conditionPatch(c *condition) []byte {
 	var entry any = c
 	if c == nil {
 		entry = map[string]string{"$patch": "delete", "type": v1beta1.ConditionAnnounced}

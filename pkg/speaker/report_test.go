@@ -17,11 +17,11 @@ func TestReportsAreNotLost(t *testing.T) {
 		"nothing new":           {func(*reporter) {}, true, announce.AddressConflict},
 		"a warning meanwhile":   {func(r *reporter) { r.Warn(service, announce.NoInterface, "") }, true, announce.NoInterface},
 		"taken back meanwhile":  {func(r *reporter) { r.Withdraw(service) }, false, announce.AddressConflict},
-		"another one meanwhile": {func(r *reporter) { r.Complain(service, announce.NoInterface, "") }, true, announce.NoInterface},
+		"another one meanwhile": {func(r *reporter) { r.Complain(service, announce.NoInterface, "", false) }, true, announce.NoInterface},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newReporter(nil, "node", slog.New(slog.DiscardHandler))
-			r.Complain(service, announce.AddressConflict, "")
+			r.Complain(service, announce.AddressConflict, "", false)
 			failed := r.take()[service] // as when the API server does not take it
 			c.then(r)
 			r.putBack(service, failed)

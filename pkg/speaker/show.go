@@ -83,15 +83,23 @@ func (s *Speaker) show() {
 	clear(s.toShow)
 }
 
+// first tells whether this node is the first by name of those that live, which does what one has to do for all.
+func (s *Speaker) first() bool {
+	for name := range s.view.live {
+		if name < s.config.Node {
+			return false
+		}
+	}
+	return true
+}
+
 // bury has one speaker, the first by name, delete what dead nodes have left.
 func (s *Speaker) bury(now time.Time) {
 	if s.config.Shown == nil {
 		return
 	}
-	for name := range s.view.live {
-		if name < s.config.Node {
-			return
-		}
+	if !s.first() {
+		return
 	}
 	// Nodes may have gone while nobody looked.
 	if known := slices.Sorted(maps.Keys(s.nodes)); !slices.Equal(known, s.kept) {

@@ -39,8 +39,9 @@ type Layer2 interface {
 
 // Reporter tells users about Services. Its methods do not wait for the API.
 type Reporter interface {
-	// Complain sets the Service's condition steelyard.io/Announced to False with this reason and message, and makes an Event of it.
-	Complain(service string, reason announce.Reason, message string)
+	// Complain sets the Service's condition steelyard.io/Announced to False with this reason and message. amends tells that it is that
+	// with another message, and no news; otherwise an Event is made of it, too.
+	Complain(service string, reason announce.Reason, message string, amends bool)
 	// Withdraw takes the condition back.
 	Withdraw(service string)
 	// Warn makes an Event.
@@ -92,6 +93,8 @@ type Speaker struct {
 	lost      map[netip.Addr]time.Time  // addresses that another speaker took lately
 	due       map[netip.Addr]time.Time  // when to look at an address again
 	gated     map[netip.Addr]struct{}   // addresses that this node could announce once it has rules for them
+	unowned   map[netip.Addr]unowned    // addresses that nobody may announce
+	takeovers map[netip.Addr]uint32     // how often this node was elected for an address and had not announced it before
 	expected  map[string]int            // addresses that another speaker is about to claim: the sums of awaiting
 	outbox    []announce.Claim          // to be broadcast
 	unsynced  bool                      // layer 2 has to be told
@@ -135,21 +138,23 @@ type rivalClaim struct {
 // New returns a Speaker that does nothing until it is run; it takes objects of the API and, by Replica, claims before that.
 func New(c Config) *Speaker {
 	s := &Speaker{
-		config:   c,
-		log:      c.Log,
-		woken:    make(chan struct{}, 1),
-		held:     map[netip.Addr]*hold{},
-		awaiting: map[netip.Addr]awaited{},
-		rivals:   map[netip.Addr]rivalClaim{},
-		heard:    map[netip.Addr]time.Time{},
-		lost:     map[netip.Addr]time.Time{},
-		due:      map[netip.Addr]time.Time{},
-		gated:    map[netip.Addr]struct{}{},
-		expected: map[string]int{},
-		lostAt:   map[string]time.Time{},
-		shown:    map[string]struct{}{},
-		toShow:   map[string]*service{},
-		buried:   map[string]bool{},
+		config:    c,
+		log:       c.Log,
+		woken:     make(chan struct{}, 1),
+		held:      map[netip.Addr]*hold{},
+		awaiting:  map[netip.Addr]awaited{},
+		rivals:    map[netip.Addr]rivalClaim{},
+		heard:     map[netip.Addr]time.Time{},
+		lost:      map[netip.Addr]time.Time{},
+		due:       map[netip.Addr]time.Time{},
+		gated:     map[netip.Addr]struct{}{},
+		unowned:   map[netip.Addr]unowned{},
+		takeovers: map[netip.Addr]uint32{},
+		expected:  map[string]int{},
+		lostAt:    map[string]time.Time{},
+		shown:     map[string]struct{}{},
+		toShow:    map[string]*service{},
+		buried:    map[string]bool{},
 	}
 	s.inventory = newInventory(s.wakeUp)
 	s.replica = &replica{wake: s.wakeUp, claims: announce.NewClaims()}
@@ -283,6 +288,7 @@ func (s *Speaker) pass(now time.Time) time.Time {
 		}
 	}
 	s.dropOrphans()
+	s.dropComplaints()
 	s.meetRivals(now)
 	s.show()
 	announcements := s.announcements()

@@ -40,6 +40,10 @@ const (
 	farewell = 500 * time.Millisecond
 	// burial is how long a node has to be lost until nothing is shown of it any more.
 	burial = 30 * time.Second
+	// grief is how long nobody may be allowed to announce an address until users are told, and amends the shortest time until they are
+	// told again for another message: nodes come and go, and there may be thousands of Services.
+	grief  = 5 * time.Second
+	amends = time.Minute
 	// housekeeping is the time between looks at what no event announces.
 	housekeeping = time.Minute
 )

@@ -226,10 +226,10 @@ func (w *world) delete(name string) {
 	w.each(func(s *Speaker) { s.DeleteService(name) })
 }
 
-func (w *world) complained(name, message string) {
+func (w *world) complained(name string, reason announce.Reason, message string) {
 	w.mu.Lock()
 	svc, ok := w.services[name]
-	if svc.Complaint = message; ok {
+	if svc.Complaint, svc.ComplaintReason = message, reason; ok {
 		w.services[name] = svc
 	}
 	w.mu.Unlock()

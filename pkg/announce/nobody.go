@@ -1,0 +1,191 @@
+package announce
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/steelyard-lb/steelyard/pkg/config"
+)
+
+// Field is all that decides which nodes may announce an address, by any protocol.
+type Field struct {
+	// Nodes, sorted by name.
+	Nodes             []Node
+	L2Advertisements  []*config.L2Advertisement
+	BGPAdvertisements []*config.BGPAdvertisement // the oldest first
+	BGPPeers          []*config.BGPPeer          // sorted by name
+}
+
+// Announcer returns a node that may announce a Service's address, or the reason why nobody may. Of BGP sessions it knows what BGPPeers
+// say, not whether the node finds the peer.
+func (f *Field) Announcer(svc Service, addr netip.Addr, pool string) (node string, reason Reason) {
+	candidates, layer2 := f.candidates(svc, pool)
+	if len(candidates) > 0 {
+		return candidates[0].Node, ""
+	}
+	bgp := f.routers(svc, pool)
+	if bgp == "" {
+		for i := range f.Nodes {
+			if f.Route(svc, addr, pool, &f.Nodes[i]) == "" {
+				return f.Nodes[i].Name, ""
+			}
+		}
+		bgp = NoEligibleNode
+	}
+	switch {
+	case bgp == NoAdvertisement:
+		return "", layer2
+	case len(svc.Serving) == 0:
+		return "", NoServingEndpoint
+	}
+	return "", NoEligibleNode
+}
+
+func (f *Field) candidates(svc Service, pool string) ([]Candidate, Reason) {
+	ads, reason := Advertisements(svc, pool, f.L2Advertisements)
+	if reason != "" {
+		return nil, reason
+	}
+	return Eligible(svc, ads, f.Nodes)
+}
+
+// routers returns why no node may tell routers of a Service; "" if that depends on the node.
+func (f *Field) routers(svc Service, pool string) Reason {
+	switch {
+	case !slices.ContainsFunc(f.BGPAdvertisements, func(ad *config.BGPAdvertisement) bool {
+		return ad.Announces(pool) && ad.SelectsService(svc.Labels)
+	}):
+		return NoAdvertisement
+	case len(svc.Serving) == 0:
+		return NoServingEndpoint
+	}
+	return ""
+}
+
+// Route returns why the node may not tell routers of the address; "" if it may.
+func (f *Field) Route(svc Service, addr netip.Addr, pool string, n *Node) Reason {
+	switch {
+	case !n.Live:
+		return NoLiveSpeaker
+	case n.Leaving:
+		return Leaving
+	}
+	var told []string
+	for _, p := range PeersOf(n, f.BGPPeers) {
+		// Where the address is found on the node, it is of either family.
+		if !p.Address.IsValid() || p.DualStack || p.Address.Is4() == addr.Is4() {
+			told = append(told, p.Name)
+		}
+	}
+	_, reason := Routes(svc, addr, pool, f.BGPAdvertisements, n, told)
+	return reason
+}
+
+// Plea says why nobody may announce addresses of a Service from one pool, and how to mend it. The reason is the first one's. service is its
+// namespace/name.
+func (f *Field) Plea(service string, svc Service, addrs []netip.Addr, pool string) string {
+	texts := make([]string, len(addrs))
+	for i, a := range addrs {
+		texts[i] = a.String()
+	}
+	_, reason := f.Announcer(svc, addrs[0], pool)
+	why := ""
+	switch reason {
+	case NoAdvertisement:
+		why = fmt.Sprintf("no L2Advertisement and no BGPAdvertisement is for both pool %s and this Service: create one, "+
+			"or correct spec.ipAddressPools or spec.serviceSelectors of the one that should be", pool)
+	case SharedWithServiceSelector:
+		why = f.tellingApart(svc, pool)
+	case NoServingEndpoint:
+		namespace, name, _ := strings.Cut(service, "/")
+		why = fmt.Sprintf("no endpoint of the Service serves: see that its selector matches pods and that they are ready: "+
+			"`kubectl -n %s get endpointslices -l kubernetes.io/service-name=%s`", namespace, name)
+	case NoEligibleNode:
+		why = "no node may. " + f.eachNode(svc, addrs[0], pool)
+	}
+	return "Nobody announces " + strings.Join(texts, " and ") + ": " + why + "."
+}
+
+// tellingApart tells of the L2Advertisement that keeps the Service from being announced for sharing its address.
+func (f *Field) tellingApart(svc Service, pool string) string {
+	i := slices.IndexFunc(f.L2Advertisements, func(ad *config.L2Advertisement) bool {
+		return slices.Contains(ad.Pools, pool) && len(ad.Services) > 0 && ad.SelectsService(svc.Labels)
+	})
+	return fmt.Sprintf("the Service shares its address with others, and L2Advertisement %q selects Services by their labels, "+
+		"which neighbours that ask for an address don't see: take spec.serviceSelectors out of it, or the annotation steelyard.io/allow-shared-ip off the Service",
+		f.L2Advertisements[i].Name)
+}
+
+// eachNode tells why each node is refused, protocol by protocol.
+func (f *Field) eachNode(svc Service, addr netip.Addr, pool string) string {
+	if len(f.Nodes) == 0 {
+		return "No Node is known: see `kubectl get nodes`"
+	}
+	var parts []string
+	switch ads, reason := Advertisements(svc, pool, f.L2Advertisements); reason {
+	case "":
+		parts = append(parts, "On the local network: "+f.refusals(func(n *Node) string {
+			_, reason := Judge(svc, ads, n)
+			return refusedLayer2[reason]
+		}))
+	case SharedWithServiceSelector:
+		parts = append(parts, "On the local network: "+f.tellingApart(svc, pool))
+	}
+	if f.routers(svc, pool) == "" {
+		parts = append(parts, "By BGP: "+f.refusals(func(n *Node) string { return refusedBGP[f.Route(svc, addr, pool, n)] }))
+	}
+	return strings.Join(parts, ". ")
+}
+
+// refusals lists the nodes by why they are refused.
+func (f *Field) refusals(why func(*Node) string) string {
+	const most = 3
+	refused := map[string][]string{}
+	var reasons []string
+	for i := range f.Nodes {
+		r := why(&f.Nodes[i])
+		if refused[r] == nil {
+			reasons = append(reasons, r)
+		}
+		refused[r] = append(refused[r], f.Nodes[i].Name)
+	}
+	for i, r := range reasons {
+		nodes := refused[r]
+		list := strings.Join(nodes[:min(most, len(nodes))], ", ")
+		if more := len(nodes) - most; more > 0 {
+			list += fmt.Sprintf(" and %d more", more)
+		}
+		reasons[i] = list + " (" + r + ")"
+	}
+	return strings.Join(reasons, "; ")
+}
+
+// Why a node is refused, and how to mend it.
+var (
+	refusedAnyhow = map[Reason]string{
+		NoLiveSpeaker:      "no speaker is alive there: see that its pod runs",
+		Leaving:            "its speaker is stopping",
+		NetworkUnavailable: "its condition NetworkUnavailable is True: see that its network plugin runs",
+		ExcludedByLabel: "it has the label node.kubernetes.io/exclude-from-external-load-balancers: " +
+			"remove the label, or set speaker.ignoreExcludeLB in the chart's values",
+		NoLocalEndpoint: "no endpoint serves there, and externalTrafficPolicy is Local: run a pod there, or set the policy to Cluster",
+	}
+	refusedLayer2 = with(refusedAnyhow, map[Reason]string{
+		NotSelected: "no L2Advertisement selects it: correct spec.nodeSelectors",
+		NoInterface: "it has no interface that an L2Advertisement names: correct spec.interfaces, or see that the interface is up",
+	})
+	refusedBGP = with(refusedAnyhow, map[Reason]string{
+		NotSelected: "no BGPAdvertisement selects it: correct spec.nodeSelectors",
+		NoPeer: "no BGPPeer is both for it and for addresses of this family: correct spec.nodeSelectors of a BGPPeer, set its spec.dualStackAddressFamily, " +
+			"or correct spec.peers of the BGPAdvertisement",
+	})
+)
+
+func with(some, more map[Reason]string) map[Reason]string {
+	all := maps.Clone(some)
+	maps.Copy(all, more)
+	return all
+}
