@@ -88,12 +88,16 @@ func Request(svc *corev1.Service, namespace labels.Set) ipam.Request {
 	return r
 }
 
-// sharing returns with whom the Service may share an address.
+// sharing returns with whom the Service may share an address. A selector selects pods of its namespace, so pods are the same only in
+// one; nobody knows the pods of a Service without a selector.
 func sharing(svc *corev1.Service) ipam.Sharing {
 	key, _, _ := v1beta1.Annotation(svc.Annotations, v1beta1.AnnotationShareKey)
 	s := ipam.Sharing{Key: key}
 	if svc.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal {
-		s.Backend = labels.Set(svc.Spec.Selector).String()
+		s.Backend = svc.Namespace + " " + labels.Set(svc.Spec.Selector).String()
+		if len(svc.Spec.Selector) == 0 {
+			s.Backend = svc.Namespace + "/" + svc.Name
+		}
 	}
 	for _, p := range svc.Spec.Ports {
 		s.Ports = append(s.Ports, ipam.Port{Protocol: p.Protocol, Number: p.Port})

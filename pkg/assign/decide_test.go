@@ -244,5 +244,5 @@ func ExampleDecide() {
 	fmt.Println(d.Event.Message)
 	// Output:
 	// Warning PoolExhausted
-	// pool prod is full, 1 of 1 IPv4 addresses are in use: widen spec.addresses of an IPAddressPool, add a pool, or delete a Service that no longer needs its address
+	// pool prod is full, 1 of 1 IPv4 addresses are in use: widen spec.addresses of an IPAddressPool, add a pool, or delete a Service that no longer needs its address, such as default/first
 }

@@ -1,12 +1,14 @@
-// Package ipam decides which address a Service gets. The lowest free address of a pool goes first; finding it, taking one that
-// is asked for and giving one back cost the logarithm of the number of addresses in use, whatever the size of the pool.
+// Package ipam decides which address a Service gets. Finding a free address or one to share, taking one that is asked for and giving
+// one back cost the logarithm of the number of addresses in use, whatever the size of the pool.
 package ipam
 
 import (
+	"cmp"
 	"maps"
 	"net/netip"
 	"slices"
 	"sort"
+	"strings"
 	"sync"
 
 	"k8s.io/apimachinery/pkg/types"
@@ -14,13 +16,13 @@ import (
 	"github.com/steelyard-lb/steelyard/pkg/config"
 )
 
-// Allocator knows who has which address. It keeps nothing that the statuses of the Services don't say, so Adopt of these
-// rebuilds it. Several goroutines may use it at once, but not for the same Service.
+// Allocator knows who has which address. It keeps nothing that the statuses of the Services and pools don't say, so Remember and
+// Adopt of these rebuild it. Several goroutines may use it at once, but not for the same Service.
 type Allocator struct {
 	mu       sync.Mutex
 	pools    []*pool // by name
 	spans    []span  // by address
-	holders  map[netip.Addr]types.NamespacedName
+	holders  map[netip.Addr][]types.NamespacedName
 	services map[types.NamespacedName]*holding
 }
 
@@ -35,18 +37,21 @@ type span struct {
 type holding struct {
 	addrs   []netip.Addr // IPv4 first
 	leaving []netip.Addr
+	sharing Sharing
 }
+
+func (h *holding) all() []netip.Addr { return slices.Concat(h.addrs, h.leaving) }
 
 // New returns an allocator without pools.
 func New() *Allocator {
 	return &Allocator{
-		holders:  map[netip.Addr]types.NamespacedName{},
+		holders:  map[netip.Addr][]types.NamespacedName{},
 		services: map[types.NamespacedName]*holding{},
 	}
 }
 
-// SetPools replaces the pools and the reservations. An address stays with its Service as long as any of the pools gives it. SetPools tells whether a
-// pool has changed, and which Services have addresses that it concerns.
+// SetPools replaces the pools and the reservations. An address stays with its Service as long as any of the pools gives it. SetPools
+// tells whether anything has changed, and which Services have addresses that a change of a pool concerns, by name.
 func (a *Allocator) SetPools(pools []*config.Pool, reservations []*config.Reservation) (changed bool, concerned []types.NamespacedName) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -59,16 +64,21 @@ func (a *Allocator) SetPools(pools []*config.Pool, reservations []*config.Reserv
 	differs, fresh := map[*pool]bool{}, map[*pool]bool{}
 	a.pools, a.spans = nil, nil
 	for _, c := range pools {
+		own := reservationsIn(c, reservations)
 		p := before[c.Name]
 		same := p != nil && p.sameConfig(c)
-		if p != nil && p.sameAddresses(c) {
-			p.Pool = c
+		if p != nil && p.sameAddresses(c, own) {
+			p.Pool, p.reservations = c, own
 		} else {
-			p = newPool(c)
+			old := p
+			p = newPool(c, own)
+			if old != nil {
+				p.remember(old.released)
+			}
 			fresh[p] = true
 		}
 		differs[p] = !same
-		changed = changed || !same
+		changed = changed || !same || fresh[p]
 		a.pools = append(a.pools, p)
 		for _, r := range c.Ranges {
 			a.spans = append(a.spans, span{r, p})
@@ -78,48 +88,57 @@ func (a *Allocator) SetPools(pools []*config.Pool, reservations []*config.Reserv
 	if !changed {
 		return false, nil
 	}
-	for service, h := range a.services {
-		touched := false
-		for _, addr := range slices.Concat(h.addrs, h.leaving) {
-			p := a.poolOf(addr)
-			touched = touched || p == nil || differs[p]
-			if fresh[p] {
-				p.take(addr)
+	for addr, users := range a.holders {
+		if p := a.poolOf(addr); fresh[p] {
+			p.take(addr)
+			for i, user := range users {
+				if !inNamespace(users[:i], user.Namespace) {
+					p.enter(user.Namespace, addr)
+				}
 			}
+			a.offer(addr)
 		}
-		if touched {
+	}
+	for service, h := range a.services {
+		if slices.ContainsFunc(h.all(), func(addr netip.Addr) bool {
+			p := a.poolOf(addr)
+			return p == nil || differs[p]
+		}) {
 			concerned = append(concerned, service)
 		}
 	}
+	slices.SortFunc(concerned, compareNames)
 	return true, concerned
 }
 
-// Adopt records the addresses in the status of a Service, and returns those that another Service has already. Adopt the older
-// Services first: they keep theirs.
+// Adopt records the addresses in the status of a Service, and returns those that another Service has already and does not share with
+// it. Adopt the older Services first: they keep theirs.
 func (a *Allocator) Adopt(service types.NamespacedName, sharing Sharing, current []netip.Addr) (taken []netip.Addr) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.adopt(service, current)
+	a.adopt(&Request{Service: service, Sharing: sharing.essence(), Current: current})
 	for _, addr := range current {
-		if a.holders[addr] != service {
+		if !slices.Contains(a.holders[addr], service) {
 			taken = append(taken, addr)
 		}
 	}
 	return taken
 }
 
-// adopt makes the addresses that nobody has the Service's, the first of each family its own and the rest leaving.
-func (a *Allocator) adopt(service types.NamespacedName, current []netip.Addr) *holding {
-	h := a.services[service]
+// adopt makes the addresses in its status that it may have the Service's, the first of each family its own and the rest leaving.
+func (a *Allocator) adopt(r *Request) *holding {
+	h := a.services[r.Service]
 	if h == nil {
-		h = &holding{}
+		h = &holding{sharing: r.Sharing}
 	}
-	for _, addr := range current {
-		if _, held := a.holders[addr]; !held {
-			a.take(service, addr)
-			h.leaving = append(h.leaving, addr)
+	var adopted []netip.Addr
+	for _, addr := range r.Current {
+		if !slices.Contains(a.holders[addr], r.Service) && a.obstacle(r, addr) == nil {
+			a.take(r.Service, addr)
+			adopted = append(adopted, addr)
 		}
 	}
+	h.leaving = append(h.leaving, adopted...)
 	h.leaving = slices.DeleteFunc(h.leaving, func(addr netip.Addr) bool {
 		p := a.poolOf(addr)
 		ours := p != nil && p.gives(addr) && !hasFamily(h.addrs, FamilyOf(addr))
@@ -128,7 +147,10 @@ func (a *Allocator) adopt(service types.NamespacedName, current []netip.Addr) *h
 		}
 		return ours
 	})
-	a.keep(service, h)
+	a.keep(r.Service, h)
+	for _, addr := range adopted {
+		a.offer(addr)
+	}
 	return h
 }
 
@@ -151,12 +173,15 @@ func (a *Allocator) Assign(r Request) Result {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 
-	h := a.adopt(r.Service, r.Current)
+	r.Sharing = r.Sharing.essence()
+	h := a.adopt(&r)
 	kept := slices.DeleteFunc(slices.Clone(h.addrs), func(addr netip.Addr) bool { return !a.mayKeep(&r, addr) })
 	addrs, refused := a.plan(&r, kept)
-	if refused != nil {
+	waits := refused != nil && len(addrs) == 0
+	if waits {
 		addrs = kept
 	}
+	touched := h.all()
 	for _, addr := range h.addrs {
 		if !slices.Contains(addrs, addr) {
 			h.leaving = append(h.leaving, addr)
@@ -164,13 +189,21 @@ func (a *Allocator) Assign(r Request) Result {
 	}
 	h.leaving = slices.DeleteFunc(h.leaving, func(addr netip.Addr) bool { return slices.Contains(addrs, addr) })
 	for _, addr := range addrs {
-		if _, held := a.holders[addr]; !held {
+		if !slices.Contains(a.holders[addr], r.Service) {
 			a.take(r.Service, addr)
+			touched = append(touched, addr)
 		}
 	}
 	h.addrs = addrs
+	eased := len(addrs) > 0 && r.Sharing.Key != "" && !r.Sharing.equal(h.sharing)
+	h.sharing = r.Sharing
 	a.keep(r.Service, h)
-	return a.result(&r, addrs, refused)
+	for _, addr := range touched {
+		a.offer(addr)
+	}
+	res := a.result(&r, addrs, refused, waits)
+	res.Eased = eased
+	return res
 }
 
 // Settle frees the addresses that a Service has no longer, once its status is without them. It tells whether there were any.
@@ -183,7 +216,7 @@ func (a *Allocator) Settle(service types.NamespacedName) bool {
 	}
 	left := h.leaving
 	h.leaving = nil
-	a.free(left)
+	a.free(service, left)
 	a.keep(service, h)
 	return len(left) > 0
 }
@@ -196,8 +229,7 @@ func (a *Allocator) Release(service types.NamespacedName) bool {
 	if h == nil {
 		return false
 	}
-	a.free(h.addrs)
-	a.free(h.leaving)
+	a.free(service, h.all())
 	delete(a.services, service)
 	return true
 }
@@ -216,14 +248,18 @@ func (a *Allocator) Services() []types.NamespacedName {
 	return slices.Collect(maps.Keys(a.services))
 }
 
-// Users returns the Services that have the address, by name.
+// Users returns the Services that have the address, by name; those that are about to give it back are not among them.
 func (a *Allocator) Users(addr netip.Addr) []types.NamespacedName {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if holder, held := a.holders[addr]; held {
-		return []types.NamespacedName{holder}
+	var users []types.NamespacedName
+	for _, user := range a.holders[addr] {
+		if slices.Contains(a.services[user].addrs, addr) {
+			users = append(users, user)
+		}
 	}
-	return nil
+	slices.SortFunc(users, compareNames)
+	return users
 }
 
 // Released returns the addresses that were given back last, by the name of their pool and the latest at the end: of each pool with the
@@ -246,7 +282,7 @@ func (a *Allocator) Remember(pool string, released []netip.Addr) {
 	defer a.mu.Unlock()
 	for _, p := range a.pools {
 		if p.Name == pool {
-			p.released = slices.Clone(released)
+			p.remember(released)
 		}
 	}
 }
@@ -258,26 +294,54 @@ func (a *Allocator) Stats() []Stats {
 	var stats []Stats
 	for _, p := range a.pools {
 		for _, f := range []Family{ipv4, ipv6} {
-			stats = append(stats, Stats{Pool: p.Name, Family: f, Total: p.total[f], InUse: p.used[f], Available: p.available(f)})
+			stats = append(stats, p.stats(f))
 		}
 	}
 	return stats
 }
 
+// take makes the Service one that has the address.
 func (a *Allocator) take(service types.NamespacedName, addr netip.Addr) {
-	a.holders[addr] = service
-	if p := a.poolOf(addr); p != nil {
+	users := a.holders[addr]
+	a.holders[addr] = append(users, service)
+	p := a.poolOf(addr)
+	if p == nil {
+		return
+	}
+	if len(users) == 0 {
 		p.take(addr)
+	}
+	if !inNamespace(users, service.Namespace) {
+		p.enter(service.Namespace, addr)
 	}
 }
 
-func (a *Allocator) free(addrs []netip.Addr) {
+func (a *Allocator) free(service types.NamespacedName, addrs []netip.Addr) {
 	for _, addr := range addrs {
-		delete(a.holders, addr)
-		if p := a.poolOf(addr); p != nil {
+		users := slices.DeleteFunc(a.holders[addr], func(user types.NamespacedName) bool { return user == service })
+		if a.holders[addr] = users; len(users) == 0 {
+			delete(a.holders, addr)
+		}
+		p := a.poolOf(addr)
+		if p == nil {
+			continue
+		}
+		if len(users) == 0 {
 			p.putBack(addr)
 		}
+		if !inNamespace(users, service.Namespace) {
+			p.leave(service.Namespace, addr)
+		}
+		a.offer(addr)
 	}
+}
+
+func inNamespace(users []types.NamespacedName, namespace string) bool {
+	return slices.ContainsFunc(users, func(user types.NamespacedName) bool { return user.Namespace == namespace })
+}
+
+func compareNames(a, b types.NamespacedName) int {
+	return cmp.Or(strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Name, b.Name))
 }
 
 // keep remembers what a Service holds, if it is anything.

@@ -164,6 +164,7 @@ func TestAssign(t *testing.T) {
 			{ask: ask("a", address("192.0.2.4"), fromPool("prod")), reason: OutsidePools, says: "in pool two and not in prod"},
 			{ask: ask("a", address("10.0.0.255")), reason: AvoidedAddress},
 			{ask: ask("a", fromPool("Prod ")), reason: InvalidRequest, says: "write prod"},
+			{ask: ask("a", fromPool("prod, two, none")), reason: UnknownPool, says: "there is no IPAddressPool none"},
 			{ask: ask("a", fromPool(strings.Repeat("x ", 10_000))), reason: InvalidRequest, says: "..."},
 			{ask: ask("a", fromPool("staging")), reason: UnknownPool, says: "name one of two, prod"},
 			{ask: ask("a", families(require, ipv4)), reason: NoSecondFamily},
@@ -212,31 +213,45 @@ func TestAssign(t *testing.T) {
 			{ask: ask("c", families(prefer, ipv4, ipv6)), want: "198.51.100.2,2001:db8:1::2"},
 			{ask: ask("d", families(prefer, ipv4)), want: "192.0.2.0"},
 			{ask: ask("e", dual), want: "198.51.100.3,2001:db8:1::3"},
-			{ask: ask("f", dual), reason: PoolExhausted, says: "pool both is full, 4 of 4 IPv4"},
+			{ask: ask("f", dual), want: "192.0.2.1,2001:db8::"},
+			{ask: ask("g", dual, fromPool("both")), reason: PoolExhausted, says: "pool both is full, 4 of 4 IPv4"},
 		}},
-		"RequireDualStack without a pool that has both": {[]*config.Pool{four, six}, []step{
-			{ask: ask("a", dual), reason: FamilyUnavailable, says: "no addresses of both families"},
+		"dual stack from two pools if none has both": {[]*config.Pool{four, six}, []step{
+			{ask: ask("a", dual), want: "192.0.2.0,2001:db8::", says: "192.0.2.0 from pool four and 2001:db8:: from pool six"},
+			{ask: ask("b", families(prefer, ipv6, ipv4)), want: "192.0.2.1,2001:db8::1"},
+			{ask: ask("c", dual), reason: PoolExhausted, says: "pool six is full, 2 of 2 IPv6"},
+			{ask: ask("c", families(prefer, ipv6, ipv4)), want: "192.0.2.2", reason: AssignedOneFamily, says: "no IPv6 address, because pool six is full"},
 		}},
-		"PreferDualStack falls back to the primary family": {[]*config.Pool{four, six}, []step{
-			{ask: ask("a", families(prefer, ipv4, ipv6)), want: "192.0.2.0", reason: AssignedOneFamily, says: "no IPv6 address"},
-			{ask: ask("b", families(prefer, ipv6, ipv4)), want: "2001:db8::", reason: AssignedOneFamily, says: "no IPv4 address"},
+		"RequireDualStack and no pool of one family": {[]*config.Pool{four}, []step{
+			{ask: ask("a", dual), reason: FamilyUnavailable, says: "pool four has no IPv6 addresses"},
+		}},
+		"the two named pools": {[]*config.Pool{both, four, two, six}, []step{
+			{ask: ask("a", dual, fromPool("six,four")), want: "192.0.2.0,2001:db8::"},
+			{ask: ask("b", dual, fromPool("two , six")), want: "192.0.2.4,2001:db8::1"},
+			{ask: ask("b", fromPool("two, six")), want: "192.0.2.4"},
+			{ask: ask("c", fromPool("two,,six")), reason: InvalidRequest, says: `"" can't be the name of a pool`},
+			{ask: ask("c", fromPool("two,six,four")), reason: InvalidRequest, says: "asks for 3 pools, two, six, four"},
+			{ask: ask("c", fromPool("two,two")), want: "192.0.2.5"},
+			{ask: ask("d", dual, fromPool("four,six"), address("198.51.100.0")), reason: OutsidePools, says: "not in four, six"},
+			{ask: ask("d", dual, fromPool("both,four")), want: "198.51.100.0,2001:db8:1::"},
 		}},
 		"PreferDualStack falls back to the other family": {[]*config.Pool{six}, []step{
 			{ask: ask("a", families(prefer, ipv4, ipv6)), want: "2001:db8::", reason: AssignedOneFamily},
 			{ask: ask("b", families(prefer, ipv4, ipv6)), want: "2001:db8::1", reason: AssignedOneFamily},
 			{ask: ask("c", families(prefer, ipv4, ipv6)), reason: PoolExhausted, says: "pool six is full, 2 of 2 IPv6"},
 		}},
-		"PreferDualStack gains the second family from the same pool only": {[]*config.Pool{four}, []step{
+		"PreferDualStack gains the second family, from the same pool first": {[]*config.Pool{four}, []step{
 			{ask: ask("a", families(prefer, ipv4, ipv6)), want: "192.0.2.0", reason: AssignedOneFamily},
+			{ask: ask("b", families(prefer, ipv4, ipv6)), want: "192.0.2.1", reason: AssignedOneFamily},
 			{pools: []*config.Pool{four, both}},
-			{ask: ask("a", families(prefer, ipv4, ipv6)), want: "192.0.2.0", reason: AssignedOneFamily},
+			{ask: ask("a", families(prefer, ipv4, ipv6)), want: "192.0.2.0,2001:db8:1::"},
 			{pools: []*config.Pool{newTestPool("four", "192.0.2.0-192.0.2.3", "2001:db8::/64"), both}},
-			{ask: ask("a", families(prefer, ipv4, ipv6)), want: "192.0.2.0,2001:db8::"},
+			{ask: ask("b", families(prefer, ipv4, ipv6)), want: "192.0.2.1,2001:db8::"},
 		}},
-		"a Service that changes to RequireDualStack moves to a pool that has both": {[]*config.Pool{four, both}, []step{
+		"a Service that changes to RequireDualStack keeps what it has": {[]*config.Pool{four, both}, []step{
 			{ask: ask("a"), want: "192.0.2.0"},
 			{ask: ask("b", fromPool("both")), want: "198.51.100.0"},
-			{ask: ask("a", dual), want: "198.51.100.1,2001:db8:1::"},
+			{ask: ask("a", dual), want: "192.0.2.0,2001:db8:1::"},
 			{ask: ask("b", dual), want: "198.51.100.0,2001:db8:1::1"},
 		}},
 		"a Service that loses its second family": {[]*config.Pool{both}, []step{
@@ -246,13 +261,14 @@ func TestAssign(t *testing.T) {
 		}},
 		"two requested addresses": {[]*config.Pool{both, six}, []step{
 			{ask: ask("a", dual, address("2001:db8:1::3,198.51.100.1")), want: "198.51.100.1,2001:db8:1::3"},
-			{ask: ask("b", dual, address("198.51.100.2,2001:db8::")), reason: DifferentPools},
-			{ask: ask("b", dual, address("198.51.100.2")), want: "198.51.100.2,2001:db8:1::"},
+			{ask: ask("b", dual, address("198.51.100.2,2001:db8::")), want: "198.51.100.2,2001:db8::"},
+			{ask: ask("b", dual, address("198.51.100.2")), want: "198.51.100.2,2001:db8::"},
+			{ask: ask("d", dual, address("198.51.100.0")), want: "198.51.100.0,2001:db8:1::"},
 			{ask: ask("c", dual, address("198.51.100.3"), fromPool("six")), reason: OutsidePools},
 		}},
 		"one requested address and the other family is not in its pool": {[]*config.Pool{four, both}, []step{
-			{ask: ask("a", dual, address("192.0.2.1")), reason: FamilyUnavailable, says: "pool four has no IPv6"},
-			{ask: ask("b", families(prefer, ipv4, ipv6), address("192.0.2.1")), want: "192.0.2.1", reason: AssignedOneFamily},
+			{ask: ask("a", dual, address("192.0.2.1")), want: "192.0.2.1,2001:db8:1::"},
+			{ask: ask("b", families(prefer, ipv4, ipv6), address("192.0.2.2"), fromPool("four")), want: "192.0.2.2", reason: AssignedOneFamily},
 		}},
 		"reserved pools": {[]*config.Pool{
 			with(newTestPool("a", "10.0.0.0/32"), onlyFor("team")), with(newTestPool("b", "10.0.1.0/32"), priority(10)),

@@ -1,6 +1,7 @@
 package ipam
 
 import (
+	"encoding/binary"
 	"math"
 	"math/bits"
 	"net/netip"
@@ -24,13 +25,16 @@ func newFreeList(ranges []config.Range) freeList {
 	return f
 }
 
-// lowest returns the lowest free address of a family.
-func (f freeList) lowest(family Family) (lowest netip.Addr, ok bool) {
-	f.ranges.AscendGreaterOrEqual(config.Range{From: first(family)}, func(r config.Range) bool {
-		lowest, ok = r.From, FamilyOf(r.From) == family
+// next returns the lowest free address that is not below from and of its family.
+func (f freeList) next(from netip.Addr) (next netip.Addr, ok bool) {
+	if _, ok := f.around(from); ok {
+		return from, true
+	}
+	f.ranges.AscendGreaterOrEqual(config.Range{From: from}, func(r config.Range) bool {
+		next, ok = r.From, r.From.BitLen() == from.BitLen()
 		return false
 	})
-	return lowest, ok
+	return next, ok
 }
 
 func first(family Family) netip.Addr {
@@ -50,17 +54,20 @@ func (f freeList) around(a netip.Addr) (around config.Range, ok bool) {
 }
 
 // remove takes an address out. It tells whether the address was in.
-func (f freeList) remove(a netip.Addr) bool {
-	r, ok := f.around(a)
+func (f freeList) remove(a netip.Addr) bool { return f.cut(config.Range{From: a, To: a}) }
+
+// cut takes a range out that is all in or all out. It tells whether it was in.
+func (f freeList) cut(r config.Range) bool {
+	around, ok := f.around(r.From)
 	if !ok {
 		return false
 	}
-	f.ranges.Delete(r)
-	if r.From != a {
-		f.ranges.ReplaceOrInsert(config.Range{From: r.From, To: a.Prev()})
+	f.ranges.Delete(around)
+	if around.From != r.From {
+		f.ranges.ReplaceOrInsert(config.Range{From: around.From, To: r.From.Prev()})
 	}
-	if r.To != a {
-		f.ranges.ReplaceOrInsert(config.Range{From: a.Next(), To: r.To})
+	if around.To != r.To {
+		f.ranges.ReplaceOrInsert(config.Range{From: r.To.Next(), To: around.To})
 	}
 	return true
 }
@@ -112,16 +119,26 @@ func buggyIn(r config.Range) int64 {
 	return int64(below(to+1) - below(from))
 }
 
+// plus returns the address n after a.
+func plus(a netip.Addr, n uint64) netip.Addr {
+	high, low := halves(a)
+	low, carry := bits.Add64(low, n, 0)
+	high += carry
+	var b [16]byte
+	binary.BigEndian.PutUint64(b[:8], high)
+	binary.BigEndian.PutUint64(b[8:], low)
+	if a.Is4() {
+		return netip.AddrFrom4([4]byte(b[12:]))
+	}
+	return netip.AddrFrom16(b)
+}
+
 func halves(a netip.Addr) (high, low uint64) {
 	b := a.As16()
 	if a.Is4() {
 		b = [16]byte{12: b[12], 13: b[13], 14: b[14], 15: b[15]}
 	}
-	for i := range 8 {
-		high = high<<8 | uint64(b[i])
-		low = low<<8 | uint64(b[8+i])
-	}
-	return high, low
+	return binary.BigEndian.Uint64(b[:8]), binary.BigEndian.Uint64(b[8:])
 }
 
 // addSaturated returns a+b, math.MaxInt64 when it is more.

@@ -3,6 +3,7 @@ package ipam
 import (
 	"fmt"
 	"maps"
+	"math"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -23,24 +24,39 @@ func check(t interface {
 	Fatalf(string, ...any)
 }, a *Allocator) {
 	t.Helper()
-	seen := map[netip.Addr]types.NamespacedName{}
-	used := map[string]int64{}
+	users := map[netip.Addr][]types.NamespacedName{}
+	used, tenants := map[string]int64{}, map[string]map[tenant]int{}
 	for service, h := range a.services {
-		for _, addr := range slices.Concat(h.addrs, h.leaving) {
-			if other, twice := seen[addr]; twice {
-				t.Fatalf("%s and %s have %s", service, other, addr)
+		for _, addr := range h.all() {
+			for _, other := range users[addr] {
+				theirs, p := a.services[other], a.poolOf(addr)
+				_, common := h.sharing.common(theirs.sharing)
+				leaving := slices.Contains(h.leaving, addr) || slices.Contains(theirs.leaving, addr)
+				if !leaving && (!h.sharing.agrees(theirs.sharing) || common || service.Namespace != other.Namespace && !p.ShareAcrossNamespaces) {
+					t.Fatalf("%s and %s have %s", service, other, addr)
+				}
 			}
-			seen[addr] = service
-			if a.holders[addr] != service {
-				t.Fatalf("%s has %s, but its holder is %s", service, addr, a.holders[addr])
+			if !slices.Contains(a.holders[addr], service) {
+				t.Fatalf("%s has %s, but its holders are %s", service, addr, a.holders[addr])
 			}
-			if p := a.poolOf(addr); p != nil {
+			users[addr] = append(users[addr], service)
+			p := a.poolOf(addr)
+			if p == nil {
+				continue
+			}
+			if by := p.reservation(addr); len(users[addr]) == 1 && p.gives(addr) && (by == nil || by.Namespace != "") {
 				used[p.Name+string(FamilyOf(addr))]++
+			}
+			if tenants[p.Name] == nil {
+				tenants[p.Name] = map[tenant]int{}
+			}
+			if !inNamespace(users[addr][:len(users[addr])-1], service.Namespace) {
+				tenants[p.Name][tenant{service.Namespace, FamilyOf(addr)}]++
 			}
 		}
 	}
-	if len(seen) != len(a.holders) {
-		t.Fatalf("%d addresses are held, %d have a holder", len(seen), len(a.holders))
+	if len(users) != len(a.holders) {
+		t.Fatalf("%d addresses are held, %d have a holder", len(users), len(a.holders))
 	}
 	for _, p := range a.pools {
 		var previous config.Range
@@ -49,16 +65,22 @@ func check(t interface {
 				t.Fatalf("pool %s: free %s and %s touch", p.Name, previous, r)
 			}
 			for addr := r.From; size(r) < 1000 && r.Contains(addr); addr = addr.Next() {
-				if holder, held := a.holders[addr]; held || !p.Contains(addr) {
+				if holder, held := a.holders[addr]; held || !p.Contains(addr) || p.reservation(addr) != nil || slices.Contains(p.released, addr) {
 					t.Fatalf("pool %s: %s is free, but of %q", p.Name, addr, holder)
 				}
 			}
 			previous = r
 			return true
 		})
+		if len(p.namespaces)+len(tenants[p.Name]) > 0 && !maps.Equal(p.namespaces, tenants[p.Name]) {
+			t.Fatalf("pool %s: %v of namespaces, counted %v", p.Name, tenants[p.Name], p.namespaces)
+		}
 		for _, f := range []Family{ipv4, ipv6} {
 			if p.used[f] != used[p.Name+string(f)] {
 				t.Fatalf("pool %s: %d of %s in use, counted %d", p.Name, used[p.Name+string(f)], f, p.used[f])
+			}
+			if s := p.stats(f); s.Total < math.MaxInt64 && (s.InUse+s.Available+s.Reserved != s.Total || s.Reserved < 0) {
+				t.Fatalf("%+v", s)
 			}
 		}
 	}
@@ -143,9 +165,9 @@ func state(a *Allocator) string {
 	}
 	slices.Sort(lines)
 	for _, p := range a.pools {
-		four, _ := p.lowest(ipv4)
-		six, _ := p.lowest(ipv6)
-		lines = append(lines, fmt.Sprintln(p.Name, p.used[ipv4], p.used[ipv6], four, six))
+		four, _ := p.next(key("new"), ipv4)
+		six, _ := p.next(key("new"), ipv6)
+		lines = append(lines, fmt.Sprintln(p.Name, p.used[ipv4], p.used[ipv6], four, six, p.released))
 	}
 	return strings.Join(lines, "")
 }

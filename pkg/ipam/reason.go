@@ -20,15 +20,13 @@ const (
 	PoolNotAllowed Reason = "PoolNotAllowed"
 	// WrongFamily: a requested address is of a family that the Service doesn't have.
 	WrongFamily Reason = "WrongFamily"
-	// OutsidePools: a requested address is in no pool, or not in the pool that is asked for as well.
+	// OutsidePools: a requested address is in no pool, or not in those that are asked for as well.
 	OutsidePools Reason = "OutsidePools"
-	// DifferentPools: the two requested addresses are in two pools.
-	DifferentPools Reason = "DifferentPools"
 	// AddressReserved: a requested address is reserved for others, or for nobody.
 	AddressReserved Reason = "AddressReserved"
 	// AvoidedAddress: a requested address ends in .0 or .255 and its pool has avoidBuggyIPs.
 	AvoidedAddress Reason = "AvoidedAddress"
-	// AddressTaken: another Service has a requested address.
+	// AddressTaken: another Service has a requested address, and the two have not agreed to share it.
 	AddressTaken Reason = "AddressTaken"
 	// CannotShare: another Service has a requested address with the same key for sharing, but the two don't fit together.
 	CannotShare Reason = "CannotShare"

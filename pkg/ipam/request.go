@@ -45,22 +45,6 @@ type Request struct {
 	Sharing Sharing
 }
 
-// Sharing is what decides whether Services may have one address together: their keys and their backends are equal, and no port of one is
-// a port of another. Between namespaces the address's pool must allow it too.
-type Sharing struct {
-	// Key is what the Services agreed on; empty for a Service that shares nothing.
-	Key string
-	// Backend is empty if every node may serve the Service, else (externalTrafficPolicy Local) what tells its pods from others.
-	Backend string
-	Ports   []Port
-}
-
-// Port is a port that a Service serves.
-type Port struct {
-	Protocol corev1.Protocol
-	Number   int32
-}
-
 // Wish is something that the Service asks for. An empty value asks for nothing.
 type Wish struct {
 	Value  string
@@ -68,6 +52,11 @@ type Wish struct {
 }
 
 func (r *Request) has(f Family) bool { return slices.Contains(r.Families, f) }
+
+// missing returns the Service's families that are not among the addresses'.
+func (r *Request) missing(addrs []netip.Addr) []Family {
+	return slices.DeleteFunc(slices.Clone(r.Families), func(f Family) bool { return hasFamily(addrs, f) })
+}
 
 func (r *Request) dualStack() bool { return len(r.Families) == 2 }
 
@@ -125,12 +114,30 @@ func parseAddresses(w Wish) ([]netip.Addr, *refusal) {
 	return addrs, nil
 }
 
-// requestedPool returns the pool that the Service asks for by name, nil if it asks for none.
-func (a *Allocator) requestedPool(r *Request) (*pool, *refusal) {
-	name := r.Pool.Value
-	if strings.TrimSpace(name) == "" {
+// requestedPools returns the pools that the Service asks for by name, in the order of their names; nil if it asks for none.
+func (a *Allocator) requestedPools(r *Request) ([]*pool, *refusal) {
+	if strings.TrimSpace(r.Pool.Value) == "" {
 		return nil, nil
 	}
+	var named []*pool
+	for text := range strings.SplitSeq(r.Pool.Value, ",") {
+		p, refused := a.requestedPool(r, strings.TrimSpace(text))
+		if refused != nil {
+			return nil, refused
+		}
+		if !slices.Contains(named, p) {
+			named = append(named, p)
+		}
+	}
+	if len(named) > 2 {
+		return nil, &refusal{InvalidRequest, fmt.Sprintf(
+			"%s asks for %d pools, %s: name one, or two with a comma between them, one for each family", r.Pool.Source, len(named), list(named))}
+	}
+	slices.SortFunc(named, func(p, q *pool) int { return strings.Compare(p.Name, q.Name) })
+	return named, nil
+}
+
+func (a *Allocator) requestedPool(r *Request, name string) (*pool, *refusal) {
 	if i := slices.IndexFunc(a.pools, func(p *pool) bool { return p.Name == name }); i >= 0 {
 		p := a.pools[i]
 		if !p.allows(r) {
@@ -145,7 +152,7 @@ func (a *Allocator) requestedPool(r *Request) (*pool, *refusal) {
 		mend = "create that IPAddressPool"
 	}
 	for _, p := range a.pools {
-		if strings.EqualFold(p.Name, strings.TrimSpace(name)) {
+		if strings.EqualFold(p.Name, name) {
 			mend = fmt.Sprintf("write %s", p.Name)
 		}
 	}
@@ -163,25 +170,4 @@ func shortened(s string) string {
 		return s
 	}
 	return strings.ToValidUTF8(s[:enough], "") + "..."
-}
-
-func join(addrs []netip.Addr) string {
-	texts := make([]string, len(addrs))
-	for i, a := range addrs {
-		texts[i] = a.String()
-	}
-	return strings.Join(texts, " and ")
-}
-
-// list names pools for a message.
-func list(pools []*pool) string {
-	const enough = 5
-	var names []string
-	for _, p := range pools[:min(enough, len(pools))] {
-		names = append(names, p.Name)
-	}
-	if n := len(pools) - enough; n > 0 {
-		names = append(names, fmt.Sprintf("%d more", n))
-	}
-	return strings.Join(names, ", ")
 }

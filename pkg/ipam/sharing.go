@@ -1,0 +1,207 @@
+package ipam
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/google/btree"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// Sharing is what decides whether Services may have one address together: their keys and their backends are equal, and no port of one is
+// a port of another. Between namespaces the address's pool must allow it too.
+type Sharing struct {
+	// Key is what the Services agreed on; empty for a Service that shares nothing.
+	Key string
+	// Backend is empty if every node may serve the Service, else (externalTrafficPolicy Local) what tells its pods from others.
+	Backend string
+	Ports   []Port
+}
+
+// Port is a port that a Service serves.
+type Port struct {
+	Protocol corev1.Protocol
+	Number   int32
+}
+
+func comparePorts(a, b Port) int {
+	return cmp.Or(cmp.Compare(a.Protocol, b.Protocol), cmp.Compare(a.Number, b.Number))
+}
+
+func (s Sharing) equal(t Sharing) bool {
+	return s.Key == t.Key && s.Backend == t.Backend && slices.Equal(s.Ports, t.Ports)
+}
+
+// agrees tells whether the two have the same key and backend.
+func (s Sharing) agrees(t Sharing) bool {
+	return s.Key != "" && s.Key == t.Key && s.Backend == t.Backend
+}
+
+// common returns a port that both serve.
+func (s Sharing) common(t Sharing) (Port, bool) {
+	for _, p := range s.Ports {
+		if slices.Contains(t.Ports, p) {
+			return p, true
+		}
+	}
+	return Port{}, false
+}
+
+// obstacle tells why a Service can't have an address that others have; nil if there are none, or if it may share with them. A
+// Service that is about to give the address back is in the way of newcomers, not of those that share with it.
+func (a *Allocator) obstacle(r *Request, addr netip.Addr) *refusal {
+	newcomer := !slices.Contains(a.holders[addr], r.Service)
+	for _, other := range a.holders[addr] {
+		if other == r.Service {
+			continue
+		}
+		h := a.services[other]
+		leaving := slices.Contains(h.leaving, addr)
+		if leaving && newcomer {
+			return &refusal{AddressTaken, fmt.Sprintf("which Service %s is about to give back: nothing has to be done", other)}
+		}
+		if leaving {
+			continue
+		}
+		if why := a.misfit(r, addr, other, h.sharing); why != nil {
+			return why
+		}
+	}
+	return nil
+}
+
+// misfit tells why a Service can't share the address with another one.
+func (a *Allocator) misfit(r *Request, addr netip.Addr, other types.NamespacedName, theirs Sharing) *refusal {
+	ours := r.Sharing
+	switch {
+	case ours.Key == "" || ours.Key != theirs.Key:
+		return &refusal{AddressTaken, fmt.Sprintf(
+			"which Service %s has: ask for another address, delete that Service, or give both the same key in annotation steelyard.io/allow-shared-ip", other)}
+	case ours.Backend != theirs.Backend:
+		return &refusal{CannotShare, fmt.Sprintf(
+			"which Service %s has, with the same key for sharing but with other pods: set spec.externalTrafficPolicy of both to Cluster, or give both the same spec.selector in one namespace", other)}
+	}
+	if port, ok := ours.common(theirs); ok {
+		return &refusal{CannotShare, fmt.Sprintf(
+			"which Service %s has, with the same key for sharing but with the same port too, %s %d: change the port of one of the two, or ask for another address",
+			other, port.Protocol, port.Number)}
+	}
+	if p := a.poolOf(addr); other.Namespace != r.Service.Namespace && (p == nil || !p.ShareAcrossNamespaces) {
+		pool := "its pool"
+		if p != nil {
+			pool = "pool " + p.Name
+		}
+		return &refusal{CannotShare, fmt.Sprintf(
+			"which Service %s has, of another namespace: ask for another address, or set spec.shareAcrossNamespaces of %s to true", other, pool)}
+	}
+	return nil
+}
+
+// sharedList is the addresses of a pool that a Service with a key may join. Those whose users look the same from without stand
+// together, so that a search costs the number of different looks and not of addresses.
+type sharedList struct {
+	byKey map[string]map[string]*lookalikes
+	of    map[netip.Addr]*lookalikes
+}
+
+// lookalikes are addresses that all have the same ports in use, of the same backend and by the same namespaces.
+type lookalikes struct {
+	Sharing
+	look       string
+	namespaces []string
+	addrs      *btree.BTreeG[netip.Addr]
+}
+
+func newSharedList() sharedList {
+	return sharedList{map[string]map[string]*lookalikes{}, map[netip.Addr]*lookalikes{}}
+}
+
+func (l *sharedList) remove(addr netip.Addr) {
+	group := l.of[addr]
+	if group == nil {
+		return
+	}
+	delete(l.of, addr)
+	group.addrs.Delete(addr)
+	if group.addrs.Len() == 0 {
+		delete(l.byKey[group.Key], group.look)
+		if len(l.byKey[group.Key]) == 0 {
+			delete(l.byKey, group.Key)
+		}
+	}
+}
+
+func (l *sharedList) add(addr netip.Addr, all Sharing, namespaces []string) {
+	look := fmt.Sprintf("%q %q %v", all.Backend, namespaces, all.Ports)
+	group := l.byKey[all.Key][look]
+	if group == nil {
+		group = &lookalikes{all, look, namespaces, btree.NewG(8, netip.Addr.Less)}
+		if l.byKey[all.Key] == nil {
+			l.byKey[all.Key] = map[string]*lookalikes{}
+		}
+		l.byKey[all.Key][look] = group
+	}
+	group.addrs.ReplaceOrInsert(addr)
+	l.of[addr] = group
+}
+
+// offer enters an address anew among those that can be shared, after something has changed about its users.
+func (a *Allocator) offer(addr netip.Addr) {
+	p := a.poolOf(addr)
+	if p == nil {
+		return
+	}
+	p.shared.remove(addr)
+	if !p.gives(addr) || p.reservation(addr) != nil {
+		return
+	}
+	var all Sharing
+	var namespaces []string
+	for _, user := range a.holders[addr] {
+		h := a.services[user]
+		if h.sharing.Key == "" || slices.Contains(h.leaving, addr) {
+			return
+		}
+		all.Key, all.Backend = h.sharing.Key, h.sharing.Backend
+		all.Ports = append(all.Ports, h.sharing.Ports...)
+		namespaces = append(namespaces, user.Namespace)
+	}
+	if all.Key == "" {
+		return
+	}
+	slices.SortFunc(all.Ports, comparePorts)
+	slices.Sort(namespaces)
+	p.shared.add(addr, all, slices.Compact(namespaces))
+}
+
+// lowestShared returns the lowest address of a pool that the Service can share by its key.
+func (a *Allocator) lowestShared(r *Request, p *pool, family Family) (lowest netip.Addr, ok bool) {
+	for _, group := range p.shared.byKey[r.Sharing.Key] {
+		ours := slices.Contains(group.namespaces, r.Service.Namespace)
+		alone := ours && len(group.namespaces) == 1
+		if _, clash := group.common(r.Sharing); clash || !group.agrees(r.Sharing) || !alone && !p.ShareAcrossNamespaces ||
+			!ours && !a.withinQuota(r, p, family) {
+			continue
+		}
+		group.addrs.AscendGreaterOrEqual(first(family), func(addr netip.Addr) bool {
+			if FamilyOf(addr) == family && (!ok || addr.Less(lowest)) {
+				lowest, ok = addr, true
+			}
+			return false
+		})
+	}
+	return lowest, ok
+}
+
+// essence is what matters of a Service's sharing: nothing when it has no key.
+func (s Sharing) essence() Sharing {
+	if s.Key == "" {
+		return Sharing{}
+	}
+	s.Ports = slices.Clone(s.Ports)
+	slices.SortFunc(s.Ports, comparePorts)
+	return s
+}
