@@ -72,6 +72,7 @@ func TestABlinkIsNoComplaint(t *testing.T) {
 			time.Sleep(grief / 2)
 			w.serve(web, "node-a")
 		}
+		time.Sleep(time.Second)
 		w.expectComplaint("an endpoint that restarts", web.Name, "", 0, 0)
 		w.serve(web)
 		time.Sleep(2 * grief)
