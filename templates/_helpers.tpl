@@ -101,3 +101,11 @@ readinessProbe:
   timeoutSeconds: 2
   failureThreshold: 3
 {{- end -}}
+
+{{/* Fails where the Prometheus Operator's kind is missing. Without a cluster Helm knows no kinds at all, not even pods. */}}
+{{- define "steelyard.needsOperator" -}}
+{{- $known := .root.Capabilities.APIVersions -}}
+{{- if and ($known.Has "v1/Pod") (not ($known.Has (printf "monitoring.coreos.com/v1/%s" .kind))) -}}
+{{- fail (printf "monitoring.%s.enabled is true, but the cluster has no kind %s: install the Prometheus Operator first, or set it to false" .value .kind) -}}
+{{- end -}}
+{{- end -}}

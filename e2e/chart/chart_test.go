@@ -43,7 +43,7 @@ func TestPackageHoldsOnlyTheChart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	wanted := regexp.MustCompile(`^steelyard/(Chart\.yaml|values\.yaml|values\.schema\.json|README\.md|LICENSE|templates/.*|config/crd/.*\.yaml)$`)
+	wanted := regexp.MustCompile(`^steelyard/(Chart\.yaml|values\.yaml|values\.schema\.json|README\.md|LICENSE|templates/.*|config/crd/.*\.yaml|config/monitoring/(rules\.yaml|dashboard\.json))$`)
 	crds := 0
 	for archive := tar.NewReader(unzipped); ; {
 		header, err := archive.Next()
@@ -150,6 +150,7 @@ func TestSchemaRefuses(t *testing.T) {
 		"a toleration that is not in a list":   {"speaker: {tolerations: {operator: Exists}}", []string{"/speaker/tolerations", "want array"}},
 		"an exclusion that is not in a list":   {"speaker: {excludeInterfaces: ^veth}", []string{"/speaker/excludeInterfaces", "want array"}},
 		"an exclusion with a comma":            {"speaker: {excludeInterfaces: ['^eno{1,2}']}", []string{"/speaker/excludeInterfaces/0", "'^eno{1,2}'"}},
+		"a label that is no text":              {"monitoring: {rules: {labels: {team: 7}}}", []string{"/monitoring/rules/labels/team", "want string"}},
 		"a node selector with a boolean value": {"speaker: {nodeSelector: {edge: true}}", []string{"/speaker/nodeSelector/edge", "want string"}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -183,10 +183,10 @@ func selects(t *testing.T, what string, selector *metav1.LabelSelector, in, out 
 	}
 }
 
-func only(t *testing.T, containers []corev1.Container) corev1.Container {
+func only[T any](t *testing.T, items []T) T {
 	t.Helper()
-	if len(containers) != 1 {
-		t.Fatalf("%d containers, want one", len(containers))
+	if len(items) != 1 {
+		t.Fatalf("%d of %T, want one", len(items), *new(T))
 	}
-	return containers[0]
+	return items[0]
 }
