@@ -19,6 +19,7 @@ type Streams = genericiooptions.IOStreams
 const (
 	exitFailed = 1 // the question could not be answered
 	exitWrong  = 2 // the answer is that something is wrong
+	exitLoss   = 3 // the answer is that something would be lost
 )
 
 // exitCode is the error of a command that has said all there is to say.
@@ -42,7 +43,7 @@ func Run(ctx context.Context, args []string, streams Streams) int {
 	}
 	o := &options{flags: genericclioptions.NewConfigFlags(true), streams: streams}
 	o.flags.AddFlags(root.PersistentFlags())
-	root.AddCommand(newExplain(o), newPools(o), newStatus(o))
+	root.AddCommand(newExplain(o), newPools(o), newStatus(o), newPlan(o), newMigrate(o))
 	root.SetArgs(args[1:])
 	root.SetIn(streams.In)
 	root.SetOut(streams.Out)

@@ -29,13 +29,17 @@ func (o *options) config() (*rest.Config, error) {
 	return cfg, nil
 }
 
-// snapshot reads the cluster, of namespaced objects those of one namespace or, with "", of all.
-func (o *options) snapshot(ctx context.Context, namespace string) (*cluster.Snapshot, error) {
+func (o *options) client() (client.Client, error) {
 	cfg, err := o.config()
 	if err != nil {
 		return nil, err
 	}
-	c, err := client.New(cfg, client.Options{Scheme: cluster.Scheme()})
+	return client.New(cfg, client.Options{Scheme: cluster.Scheme()})
+}
+
+// snapshot reads the cluster, of namespaced objects those of one namespace or, with "", of all.
+func (o *options) snapshot(ctx context.Context, namespace string) (*cluster.Snapshot, error) {
+	c, err := o.client()
 	if err != nil {
 		return nil, err
 	}

@@ -19,7 +19,9 @@ import (
 
 	"github.com/steelyard-lb/steelyard/pkg/api/v1beta1"
 	"github.com/steelyard-lb/steelyard/pkg/assign"
+	"github.com/steelyard-lb/steelyard/pkg/cluster"
 	"github.com/steelyard-lb/steelyard/pkg/config"
+	"github.com/steelyard-lb/steelyard/pkg/plan"
 )
 
 // Result is what became of MetalLB's configuration.
@@ -28,6 +30,8 @@ type Result struct {
 	Resources config.Resources
 	// Notes are in the order of kinds and names.
 	Notes []Note
+	// Kept is how many Services keep all of their addresses.
+	Kept int
 }
 
 // Note is something to know about one object.
@@ -48,10 +52,10 @@ func (n Note) String() string {
 	return fmt.Sprintf("%s %q: %s%s", n.Kind, n.Name, field, n.Message)
 }
 
-// Convert makes Steelyard's objects of those of MetalLB, whose installation is in the namespace. The Services tell which of them share
-// addresses today. Equal objects in another order give an equal result.
-func Convert(objects []unstructured.Unstructured, services []corev1.Service, namespace string) Result {
-	c := conversion{namespace: namespace, strangers: map[string]bool{}}
+// Convert makes Steelyard's objects of those of MetalLB, whose installation is in the namespace, and looks at what comes of the Services in
+// the cluster when they are created now. Equal objects in another order give an equal result.
+func Convert(objects []unstructured.Unstructured, before *cluster.Snapshot, namespace string, now metav1.Time) (*Result, error) {
+	c := conversion{namespace: namespace, home: cmp.Or(before.Namespace, "steelyard-system"), strangers: map[string]bool{}}
 	objects = slices.Clone(objects)
 	// What is written in old kinds comes last: names for what becomes of it are chosen among those that are left.
 	slices.SortStableFunc(objects, func(a, b unstructured.Unstructured) int {
@@ -62,13 +66,15 @@ func Convert(objects []unstructured.Unstructured, services []corev1.Service, nam
 		c.convert(&objects[i])
 	}
 	c.sort()
-	c.allowSharing(services)
-	c.judge()
+	c.allowSharing(before.Services)
+	if err := c.try(before, now); err != nil {
+		return nil, err
+	}
 	c.tellStrangers()
 	slices.SortStableFunc(c.Notes, func(a, b Note) int {
 		return cmp.Or(strings.Compare(a.Kind, b.Kind), strings.Compare(a.Name, b.Name))
 	})
-	return c.Result
+	return &c.Result, nil
 }
 
 // Lost tells whether something is not carried over.
@@ -117,7 +123,8 @@ func pointers[T any, P interface {
 // conversion is a Result in the making.
 type conversion struct {
 	Result
-	namespace string
+	namespace string          // of MetalLB
+	home      string          // namespace of Steelyard
 	strangers map[string]bool // kinds that are none of MetalLB's configuration
 }
 
@@ -170,12 +177,44 @@ func (c *conversion) allowSharing(services []corev1.Service) {
 	}
 }
 
-// judge adds what Steelyard will find fault with, which MetalLB may have left unsaid.
-func (c *conversion) judge() {
-	_, faults := config.Parse(c.Resources)
-	for _, f := range faults {
+// try adds what Steelyard will find fault with, which MetalLB may have left unsaid, and which Services do not keep their addresses.
+func (c *conversion) try(before *cluster.Snapshot, now metav1.Time) error {
+	edit := plan.Edit{Put: c.Objects()}
+	after, err := edit.Apply(before, now)
+	if err != nil {
+		return err
+	}
+	p := plan.New(before, after)
+	for _, f := range p.Faults {
 		c.Notes = append(c.Notes, Note{Kind: f.Kind, Name: f.Name, Field: f.Field, Message: f.Message, Lost: !f.Warning})
 	}
+	c.Kept = p.Unchanged
+	for i := range p.Services {
+		s := &p.Services[i]
+		note := Note{Kind: "Service", Name: s.Namespace + "/" + s.Name, Message: "would not keep all of its addresses: " + s.Message, Lost: true}
+		switch s.Outcome {
+		case plan.Loses, plan.Moves:
+			c.Notes = append(c.Notes, note)
+		case plan.Keeps:
+			c.Kept++
+		}
+	}
+	cfg, _ := config.Parse(c.Resources)
+	for i := range before.Services {
+		c.otherClass(&before.Services[i], before.Class(), cfg)
+	}
+	return nil
+}
+
+// otherClass tells of a Service that MetalLB has given an address and that Steelyard will leave alone.
+func (c *conversion) otherClass(svc *corev1.Service, class string, cfg *config.Config) {
+	has := slices.ContainsFunc(assign.Addresses(svc), func(a netip.Addr) bool { return cfg.PoolOf(a) != nil })
+	if svc.Spec.Type != corev1.ServiceTypeLoadBalancer || !has || assign.Serves(svc, class) || svc.Spec.LoadBalancerClass == nil {
+		return
+	}
+	c.Notes = append(c.Notes, Note{Kind: "Service", Name: svc.Namespace + "/" + svc.Name, Field: "spec.loadBalancerClass", Lost: true,
+		Message: fmt.Sprintf("is %s, which Steelyard does not serve, and can't be changed: set loadBalancerClass to it in the values of Steelyard's chart",
+			*svc.Spec.LoadBalancerClass)})
 }
 
 func (c *conversion) tellStrangers() {

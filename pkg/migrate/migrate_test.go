@@ -9,11 +9,15 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/yaml"
+
+	"github.com/steelyard-lb/steelyard/pkg/cluster"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -26,8 +30,8 @@ func TestConvert(t *testing.T) {
 	}
 	for _, file := range files {
 		t.Run(filepath.Base(file), func(t *testing.T) {
-			objects, services := read(t, file)
-			got := converted(t, objects, services)
+			objects, snapshot := read(t, file)
+			got := converted(t, objects, snapshot)
 			golden := strings.TrimSuffix(file, ".yaml") + ".golden"
 			if *update {
 				if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
@@ -44,8 +48,9 @@ func TestConvert(t *testing.T) {
 			random := rand.New(rand.NewPCG(1, 2))
 			for range 100 {
 				random.Shuffle(len(objects), func(i, j int) { objects[i], objects[j] = objects[j], objects[i] })
+				services := snapshot.Services
 				random.Shuffle(len(services), func(i, j int) { services[i], services[j] = services[j], services[i] })
-				if other := converted(t, objects, services); other != got {
+				if other := converted(t, objects, snapshot); other != got {
 					t.Fatalf("in another order it has become\n%s", other)
 				}
 			}
@@ -55,16 +60,24 @@ func TestConvert(t *testing.T) {
 
 // TestLost: a configuration of which nothing is lost says so, because scripts go by it.
 func TestLost(t *testing.T) {
-	for file, want := range map[string]bool{"layer2.yaml": false, "sharing.yaml": false, "addresspool.yaml": false, "bgp.yaml": true, "left-out.yaml": true} {
-		objects, services := read(t, filepath.Join("testdata", file))
-		if result := Convert(objects, services, "metallb-system"); result.Lost() != want {
+	for file, want := range map[string]bool{"layer2.yaml": false, "addresspool.yaml": false, "sharing.yaml": true, "bgp.yaml": true, "left-out.yaml": true} {
+		objects, snapshot := read(t, filepath.Join("testdata", file))
+		result, err := Convert(objects, snapshot, "metallb-system", now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if result.Lost() != want {
 			t.Errorf("%s: lost is %v: %v", file, result.Lost(), result.Notes)
 		}
 	}
 }
 
-func read(t *testing.T, file string) (objects []unstructured.Unstructured, services []corev1.Service) {
+var now = metav1.NewTime(time.Date(2026, 1, 2, 0, 0, 0, 0, time.UTC))
+
+func read(t *testing.T, file string) ([]unstructured.Unstructured, *cluster.Snapshot) {
 	t.Helper()
+	var objects []unstructured.Unstructured
+	snapshot := &cluster.Snapshot{}
 	data, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
@@ -80,15 +93,18 @@ func read(t *testing.T, file string) (objects []unstructured.Unstructured, servi
 			if err := runtime.DefaultUnstructuredConverter.FromUnstructured(o.Object, &svc); err != nil {
 				t.Fatal(err)
 			}
-			services = append(services, svc)
+			snapshot.Services = append(snapshot.Services, svc)
 		}
 	}
-	return objects, services
+	return objects, snapshot
 }
 
-func converted(t *testing.T, objects []unstructured.Unstructured, services []corev1.Service) string {
+func converted(t *testing.T, objects []unstructured.Unstructured, snapshot *cluster.Snapshot) string {
 	t.Helper()
-	result := Convert(objects, services, "metallb-system")
+	result, err := Convert(objects, snapshot, "metallb-system", now)
+	if err != nil {
+		t.Fatal(err)
+	}
 	text, err := result.YAML()
 	if err != nil {
 		t.Fatal(err)
@@ -101,5 +117,6 @@ func converted(t *testing.T, objects []unstructured.Unstructured, services []cor
 		}
 		fmt.Fprintf(&b, "# %s: %s\n", mark, n)
 	}
+	fmt.Fprintf(&b, "# Services that keep their addresses: %d\n", result.Kept)
 	return b.String() + string(text)
 }

@@ -122,7 +122,10 @@ func (c *conversion) decode(o *unstructured.Unstructured, prefix string, part, i
 		return false
 	}
 	unknown, err := strictjson.UnmarshalStrict(text, into)
-	var wrong *strictjson.UnmarshalTypeError
+	if err != nil {
+		err = json.Unmarshal(text, into) // the same in a type that can be told apart
+	}
+	var wrong *json.UnmarshalTypeError
 	switch {
 	case errors.As(err, &wrong):
 		c.lose(o, prefix+wrong.Field, "can't be a %s: all that the object says is left out", wrong.Value)
@@ -173,7 +176,7 @@ func (c *conversion) passwordOf(o *unstructured.Unstructured, p *v1beta1.BGPPeer
 	}
 	ref.Namespace = ""
 	c.lose(o, "spec.passwordSecret", "the Secret %s is not copied, and there is no session without it: "+
-		"kubectl -n steelyard-system create secret generic %s --type=kubernetes.io/basic-auth --from-literal=password=...", ref.Name, ref.Name)
+		"kubectl -n %s create secret generic %s --type=kubernetes.io/basic-auth --from-literal=password=...", ref.Name, c.home, ref.Name)
 }
 
 // add appends the object, unless there is one of its name: MetalLB's objects are in namespaces and ours are not.

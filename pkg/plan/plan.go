@@ -67,6 +67,8 @@ type Fault struct {
 	Field   string `json:"field"`
 	Reason  string `json:"reason"`
 	Message string `json:"message"`
+	// Warning: the object is in use all the same.
+	Warning bool `json:"warning,omitempty"`
 }
 
 // Harms tells whether a Service loses or moves an address, or its last announcer.
@@ -81,7 +83,7 @@ func New(before, after *cluster.Snapshot) *Plan {
 	next, nextFaults := config.Parse(after.Resources)
 	for _, f := range nextFaults {
 		if !slices.Contains(faults, f) {
-			p.Faults = append(p.Faults, Fault{f.Kind, f.Name, f.Field, string(f.Reason), f.Message})
+			p.Faults = append(p.Faults, Fault{f.Kind, f.Name, f.Field, string(f.Reason), f.Message, f.Warning})
 		}
 	}
 	now, then := newSite(before, cfg), newSite(before, next)

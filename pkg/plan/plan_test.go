@@ -39,7 +39,7 @@ func TestPlan(t *testing.T) {
 		t.Run(filepath.Base(file), func(t *testing.T) {
 			s := load(t, file)
 			p, after := s.plan(t)
-			got := p.Text()
+			got := p.String()
 			golden := strings.TrimSuffix(file, ".yaml") + ".golden"
 			if *update {
 				if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
@@ -60,8 +60,8 @@ func TestPlan(t *testing.T) {
 			for range 100 {
 				random.Shuffle(len(s.Cluster), func(i, j int) { s.Cluster[i], s.Cluster[j] = s.Cluster[j], s.Cluster[i] })
 				random.Shuffle(len(s.Put), func(i, j int) { s.Put[i], s.Put[j] = s.Put[j], s.Put[i] })
-				if other, _ := s.plan(t); other.Text() != got {
-					t.Fatalf("in another order the plan is\n%s", other.Text())
+				if other, _ := s.plan(t); other.String() != got {
+					t.Fatalf("in another order the plan is\n%s", other.String())
 				}
 			}
 			settled(t, p, after)

@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// Text returns the plan for people: a line for each Service that something changes for, with the reasons below it, and a summary.
-func (p *Plan) Text() string {
+// String returns the plan for people: a line for each Service that something changes for, with the reasons below it, and a summary.
+func (p *Plan) String() string {
 	var b strings.Builder
 	var names, changes []string
 	for i := range p.Services {
