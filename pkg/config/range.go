@@ -17,7 +17,12 @@ func (r Range) Contains(a netip.Addr) bool {
 }
 
 // String returns the range as ParseRange reads it.
-func (r Range) String() string { return r.From.String() + "-" + r.To.String() }
+func (r Range) String() string {
+	if r.From == r.To {
+		return netip.PrefixFrom(r.From, r.From.BitLen()).String()
+	}
+	return r.From.String() + "-" + r.To.String()
+}
 
 // compare orders ranges by their first address, IPv4 first.
 func (r Range) compare(s Range) int {

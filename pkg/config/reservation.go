@@ -54,7 +54,7 @@ func parseReservation(res *v1beta1.AddressReservation, taken *allotment, pools a
 		}
 		if outside, _ := pools.split(wanted); len(outside) > 0 {
 			f.warn(field, ReasonOutsidePools, fmt.Sprintf(
-				"%s is in no IPAddressPool, where nobody gets it anyway: correct the address, or add it to a pool", abridged(texts(outside), ", ")))
+				"no IPAddressPool has %s, so there is nothing to reserve: correct the address, or add it to a pool", abridged(texts(outside), ", ")))
 		}
 	}
 	r.Ranges = joined(r.Ranges)

@@ -4,7 +4,7 @@ import "strings"
 
 // Annotations on a Service, for the application's team.
 const (
-	// AnnotationPool names the IPAddressPool that the Service wants its address from.
+	// AnnotationPool names the IPAddressPool that the Service wants its address from, or two with a comma between them, one for each family.
 	AnnotationPool = "steelyard.io/address-pool"
 	// AnnotationAddresses lists the addresses that the Service wants, separated by commas, at most one per family.
 	AnnotationAddresses = "steelyard.io/loadBalancerIPs"
