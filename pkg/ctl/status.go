@@ -3,6 +3,7 @@ package ctl
 import (
 	"github.com/spf13/cobra"
 
+	"github.com/steelyard-lb/steelyard/pkg/cluster"
 	"github.com/steelyard-lb/steelyard/pkg/explain"
 	"github.com/steelyard-lb/steelyard/pkg/view"
 )
@@ -30,8 +31,11 @@ The exit code is 0 if all is well, 2 if something is wrong, and 1 if that could 
 			if err := o.print(out, in); err != nil {
 				return err
 			}
-			if len(in.Wrong) > 0 {
+			switch {
+			case len(in.Wrong) > 0:
 				return exitCode(exitWrong)
+			case !s.Knows(cluster.Pods):
+				return exitCode(exitFailed)
 			}
 			return nil
 		},

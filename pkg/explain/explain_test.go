@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"flag"
+	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -31,6 +33,8 @@ type situation struct {
 	Views map[string]view.Service `json:"views"`
 	// Speakers are what they say of themselves.
 	Speakers map[string]view.Speaker `json:"speakers"`
+	// Holders: pools are shown with who has which address.
+	Holders bool `json:"holders"`
 }
 
 var decoder = serializer.NewCodecFactory(cluster.Scheme(), serializer.EnableStrict).UniversalDeserializer()
@@ -94,19 +98,58 @@ func put(t *testing.T, s *cluster.Snapshot, document []byte, is situation) {
 }
 
 func TestService(t *testing.T) {
-	files, err := filepath.Glob("testdata/service-*.yaml")
-	if err != nil || len(files) < 20 {
+	each(t, "service-*.yaml", 20, func(is situation, s *cluster.Snapshot) fmt.Stringer {
+		e, ok := Service(s, "shop", "web", is.Views)
+		if !ok {
+			t.Fatal("there is no such Service")
+		}
+		return e
+	})
+}
+
+// TestShuffled explains with all objects in another order.
+func TestShuffled(t *testing.T) {
+	for _, file := range []string{"service-dual-stack-both-protocols", "service-no-eligible-node", "service-sessions-down", "service-several-owners"} {
+		is, s := load(t, filepath.Join("testdata", file+".yaml"))
+		want, _ := Service(s, "shop", "web", is.Views)
+		for range 100 {
+			shuffle(s.Nodes)
+			shuffle(s.Speakers)
+			shuffle(s.Announcements)
+			shuffle(s.Sessions)
+			shuffle(s.BGPPeers)
+			shuffle(s.EndpointSlices)
+			if got, _ := Service(s, "shop", "web", is.Views); got.String() != want.String() {
+				t.Fatalf("%s: it says\n%s\nand said\n%s", file, got, want)
+			}
+		}
+	}
+}
+
+func shuffle[T any](all []T) {
+	rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+}
+
+func TestStatus(t *testing.T) {
+	each(t, "status-*.yaml", 8, func(is situation, s *cluster.Snapshot) fmt.Stringer { return Status(s, is.Speakers) })
+}
+
+func TestPools(t *testing.T) {
+	each(t, "pools-*.yaml", 4, func(is situation, s *cluster.Snapshot) fmt.Stringer { return PoolsOf(s, is.Holders) })
+}
+
+// each compares what is said of at least n situations with the golden files, and makes sure that it can be encoded.
+func each(t *testing.T, pattern string, n int, say func(situation, *cluster.Snapshot) fmt.Stringer) {
+	files, err := filepath.Glob(filepath.Join("testdata", pattern))
+	if err != nil || len(files) < n {
 		t.Fatal(len(files), err)
 	}
 	for _, file := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(file), ".yaml"), func(t *testing.T) {
-			is, s := load(t, file)
-			e, ok := Service(s, "shop", "web", is.Views)
-			if !ok {
-				t.Fatal("there is no such Service")
-			}
-			golden(t, strings.TrimSuffix(file, ".yaml")+".golden", e.String())
-			if encoded, err := json.Marshal(e); err != nil || !json.Valid(encoded) {
+		name := strings.TrimSuffix(file, ".yaml")
+		t.Run(filepath.Base(name), func(t *testing.T) {
+			said := say(load(t, file))
+			golden(t, name+".golden", said.String())
+			if encoded, err := json.Marshal(said); err != nil || !json.Valid(encoded) {
 				t.Error("it can't be encoded:", err)
 			}
 		})

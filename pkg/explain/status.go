@@ -12,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 
+	"github.com/steelyard-lb/steelyard/pkg/announce"
 	"github.com/steelyard-lb/steelyard/pkg/api/v1beta1"
 	"github.com/steelyard-lb/steelyard/pkg/assign"
 	"github.com/steelyard-lb/steelyard/pkg/bgp"
@@ -41,7 +42,7 @@ type Installation struct {
 type Controller struct {
 	Pods  int `json:"pods"`
 	Ready int `json:"ready"`
-	// Leader is the pod that holds the Lease, or "".
+	// Leader is the pod that holds the Lease, if it is ready.
 	Leader string `json:"leader,omitempty"`
 }
 
@@ -105,9 +106,10 @@ func controllerOf(s *cluster.Snapshot) Controller {
 	}
 	for i := range s.Controllers {
 		pod := &s.Controllers[i]
-		if ready(pod) {
-			c.Ready++
+		if !ready(pod) {
+			continue
 		}
+		c.Ready++
 		if pod.Name == holder {
 			c.Leader = holder
 		}
@@ -186,10 +188,11 @@ func (in *Installation) judge(s *cluster.Snapshot) {
 		wrong("SpeakerNotReady", "the speaker is not ready on "+abridged(bad), "see why: "+pods+", then kubectl logs")
 	}
 	if len(alone) > 0 {
-		wrong("NoQuorum", "the speaker sees less than half of the others on "+abridged(alone)+", so more than one node may answer for an address",
+		wrong("NoQuorum", "the speaker sees no more than half of all on "+abridged(alone)+", so more than one node may answer for an address",
 			"see that the speakers reach each other by UDP and TCP on their port memberlist (7946)")
 	}
 	in.judgeMembers(wrong)
+	in.judgeConflicts(wrong)
 	down := 0
 	for i := range in.Sessions {
 		if in.Sessions[i].State != string(bgp.Established) {
@@ -197,17 +200,26 @@ func (in *Installation) judge(s *cluster.Snapshot) {
 		}
 	}
 	if down > 0 {
-		wrong("BGPSessionDown", fmt.Sprintf("%d of %s are not up", down, count(len(in.Sessions), "BGP session")))
+		wrong("BGPSessionDown", fmt.Sprintf("%d of %s not up: see below", down, count(len(in.Sessions), "BGP session")), Say(announce.SessionDown).Mend)
 	}
 	if n := in.harmful(); n > 0 {
-		wrong("InvalidConfiguration", fmt.Sprintf("%s of the configuration are not in use as they stand", count(n, "part")))
+		wrong("InvalidConfiguration", count(n, "fault")+" in the configuration: see below")
 	}
-	if len(in.Waiting) > 0 {
-		wrong("ServicesWaiting", count(len(in.Waiting), "Service")+" without an address")
+	if n := len(in.Waiting); n > 0 {
+		wrong("ServicesWaiting", count(n, "Service")+" without an address: see below")
 	}
 }
 
-// judgeMembers finds speakers that see others than those that are ready.
+func (in *Installation) judgeConflicts(wrong func(reason, message string, mend ...string)) {
+	for _, sp := range in.Speakers {
+		if sp.Says != nil && len(sp.Says.Conflicts) > 0 {
+			wrong(string(announce.AddressConflict), fmt.Sprintf("another machine on the network of %s answers for %s", sp.Node, join(sp.Says.Conflicts)),
+				Say(announce.AddressConflict).Mend)
+		}
+	}
+}
+
+// judgeMembers finds speakers that don't see one that is ready.
 func (in *Installation) judgeMembers(wrong func(reason, message string, mend ...string)) {
 	var live, differ []string
 	for _, sp := range in.Speakers {
@@ -216,14 +228,28 @@ func (in *Installation) judgeMembers(wrong func(reason, message string, mend ...
 		}
 	}
 	for _, sp := range in.Speakers {
-		if sp.Says != nil && sp.Says.Quorum && !slices.Equal(sp.Says.Members, live) {
-			differ = append(differ, fmt.Sprintf("%s sees %d", sp.Node, len(sp.Says.Members)))
+		if sp.Says == nil || !sp.Says.Quorum {
+			continue
+		}
+		if unseen := missing(live, sp.Says.Members); len(unseen) > 0 {
+			differ = append(differ, sp.Node+" does not see "+abridged(unseen))
 		}
 	}
 	if len(differ) > 0 {
-		wrong("MembersDiffer", fmt.Sprintf("%d speakers are ready, but %s", len(live), abridged(differ)),
+		wrong("MembersDiffer", "not every speaker sees all that are ready: "+abridged(differ),
 			"after a restart that lasts a few seconds; if it lasts, see that the speakers reach each other by UDP and TCP on their port memberlist (7946)")
 	}
+}
+
+// missing returns what of all is not in some.
+func missing(all, some []string) []string {
+	var out []string
+	for _, one := range all {
+		if !slices.Contains(some, one) {
+			out = append(out, one)
+		}
+	}
+	return out
 }
 
 func (in *Installation) harmful() int {

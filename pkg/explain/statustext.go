@@ -11,7 +11,7 @@ import (
 func (in *Installation) String() string {
 	var b strings.Builder
 	if in.Namespace == "" {
-		b.WriteString("Steelyard: its pods were not found.\n")
+		b.WriteString("Steelyard: where it is installed is not known.\n")
 	} else {
 		fmt.Fprintf(&b, "Steelyard in namespace %s; %s; dataplane %s.\n", in.Namespace, in.classText(), orUnknown(in.Dataplane != "", in.Dataplane, "not known"))
 	}
@@ -34,7 +34,11 @@ func (in *Installation) String() string {
 		b.WriteString("\nConfiguration:\n")
 	}
 	for _, f := range in.Faults {
-		fmt.Fprintf(&b, "  %s %s (%s): %s: %s\n", f.Kind, f.Name, f.Reason, f.Field, f.Message)
+		about := string(f.Reason)
+		if f.Warning {
+			about += ", a warning"
+		}
+		fmt.Fprintf(&b, "  %s %s (%s): %s: %s\n", f.Kind, f.Name, about, f.Field, f.Message)
 	}
 	if len(in.Waiting) > 0 {
 		b.WriteString("\nServices without an address:\n")
@@ -59,7 +63,7 @@ func (in *Installation) classText() string {
 }
 
 func (in *Installation) writeSpeakers(b *strings.Builder) {
-	if len(in.Speakers) == 0 {
+	if in.Namespace == "" {
 		return
 	}
 	rows := [][]string{{"NODE", "READY", "SEES", "QUORUM", "ANSWERS FOR", "ROUTES", "RULES", "CONFLICTS"}}
@@ -83,7 +87,7 @@ func (in *Installation) writeSpeakers(b *strings.Builder) {
 		}
 		rows = append(rows, row)
 	}
-	fmt.Fprintf(b, "\nSpeakers: %d of %s ready.\n", ready, count(len(in.Speakers), "node"))
+	fmt.Fprintf(b, "\nSpeakers: ready on %d of %s.\n", ready, count(len(in.Speakers), "node"))
 	writeTable(b, rows)
 }
 

@@ -181,7 +181,8 @@ func writeNodes(b io.Writer, a *Address) {
 
 // writeTable writes rows of cells, the first of which are the headings, without the columns that are empty.
 func writeTable(b io.Writer, rows [][]string) {
-	table := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
+	var padded strings.Builder
+	table := tabwriter.NewWriter(&padded, 0, 0, 2, ' ', 0)
 	for _, row := range rows {
 		var cells []string
 		for column, cell := range row {
@@ -192,6 +193,9 @@ func writeTable(b io.Writer, rows [][]string) {
 		fmt.Fprintln(table, "  "+strings.Join(cells, "\t"))
 	}
 	table.Flush()
+	for line := range strings.Lines(padded.String()) {
+		fmt.Fprintln(b, strings.TrimRight(line, " \n"))
+	}
 }
 
 func (n *Node) row(a *Address) []string {
