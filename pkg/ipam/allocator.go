@@ -20,9 +20,9 @@ import (
 // Adopt of these rebuild it. Several goroutines may use it at once, but not for the same Service.
 type Allocator struct {
 	mu       sync.Mutex
-	pools    []*pool // by name
-	spans    []span  // by address
-	holders  map[netip.Addr][]types.NamespacedName
+	pools    []*pool                               // by name
+	spans    []span                                // by address
+	holders  map[netip.Addr][]types.NamespacedName // by name
 	services map[types.NamespacedName]*holding
 }
 
@@ -258,7 +258,6 @@ func (a *Allocator) Users(addr netip.Addr) []types.NamespacedName {
 			users = append(users, user)
 		}
 	}
-	slices.SortFunc(users, compareNames)
 	return users
 }
 
@@ -303,17 +302,15 @@ func (a *Allocator) Stats() []Stats {
 // take makes the Service one that has the address.
 func (a *Allocator) take(service types.NamespacedName, addr netip.Addr) {
 	users := a.holders[addr]
-	a.holders[addr] = append(users, service)
 	p := a.poolOf(addr)
-	if p == nil {
-		return
-	}
-	if len(users) == 0 {
+	if p != nil && len(users) == 0 {
 		p.take(addr)
 	}
-	if !inNamespace(users, service.Namespace) {
+	if p != nil && !inNamespace(users, service.Namespace) {
 		p.enter(service.Namespace, addr)
 	}
+	i, _ := slices.BinarySearchFunc(users, service, compareNames)
+	a.holders[addr] = slices.Insert(users, i, service)
 }
 
 func (a *Allocator) free(service types.NamespacedName, addrs []netip.Addr) {

@@ -90,7 +90,7 @@ func (a *Allocator) lowestUsers(p *pool, f Family) []string {
 		}
 		for addr := r.From; r.Contains(addr) && len(names) < enough && steps < effort; addr = addr.Next() {
 			steps++
-			users := slices.SortedFunc(slices.Values(a.holders[addr]), compareNames)
+			users := a.holders[addr]
 			for _, user := range users[:min(len(users), enough-len(names))] {
 				names = append(names, user.String())
 			}

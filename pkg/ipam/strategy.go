@@ -93,7 +93,7 @@ func (p *pool) remember(released []netip.Addr) {
 
 // release makes an address free again.
 func (p *pool) release(a netip.Addr) {
-	if !p.remembers() {
+	if !p.remembers() || !p.gives(a) {
 		p.free.add(a)
 		return
 	}
