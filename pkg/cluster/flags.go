@@ -36,15 +36,23 @@ func (s *Snapshot) Listens() bool {
 	return ok && value != "0"
 }
 
-// flag returns the value of a flag in the command line of the first pod that has it. Pods have the same ones but for a rollout.
+// flag returns the value of a flag in the command line of the first pod that has it, the last one there, as the programs do; one without a value
+// is "true". Pods have the same ones but for a rollout.
 func flag(pods []corev1.Pod, name string) (value string, ok bool) {
 	for i := range pods {
 		for _, c := range pods[i].Spec.Containers {
 			for _, arg := range c.Args {
-				if key, value, _ := strings.Cut(strings.TrimLeft(arg, "-"), "="); key == name {
-					return value, true
+				key, text, valued := strings.Cut(strings.TrimLeft(arg, "-"), "=")
+				if key != name {
+					continue
+				}
+				if value, ok = text, true; !valued {
+					value = "true"
 				}
 			}
+		}
+		if ok {
+			return value, true
 		}
 	}
 	return "", false

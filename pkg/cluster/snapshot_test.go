@@ -64,6 +64,10 @@ func TestFlags(t *testing.T) {
 			pods:  []*corev1.Pod{pod("speaker", "-dataplane=off", "--ignore-exclude-lb=true", "--bgp-listen-port=1790", "--load-balancer-class=x/y")},
 			class: "x/y", mode: "off", ignore: true, listens: true, namespace: "lb",
 		},
+		"the last one counts": {
+			pods:  []*corev1.Pod{pod("speaker", "--ignore-exclude-lb=false", "--dataplane=full", "--dataplane=off", "--ignore-exclude-lb")},
+			class: v1beta1.DefaultLoadBalancerClass, mode: "off", ignore: true, namespace: "lb",
+		},
 		"somebody else's pod": {pods: []*corev1.Pod{pod("web", "--load-balancer-class=x/y")}, class: v1beta1.DefaultLoadBalancerClass},
 	} {
 		s := &Snapshot{}

@@ -141,6 +141,14 @@ func TestOutput(t *testing.T) {
 	}
 }
 
+func TestPlugin(t *testing.T) {
+	var out strings.Builder
+	code := Run(t.Context(), []string{"/usr/local/bin/kubectl-steelyard", "explain", "service", "--help"}, Streams{In: strings.NewReader(""), Out: &out, ErrOut: &out})
+	if code != 0 || !strings.Contains(out.String(), "\n  kubectl steelyard explain service NAME") {
+		t.Errorf("exit code %d:\n%s", code, out.String())
+	}
+}
+
 func TestNoAPIServer(t *testing.T) {
 	s := startAPIServer(t, theCluster)
 	s.url = "http://127.0.0.1:1"

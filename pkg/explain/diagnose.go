@@ -239,4 +239,5 @@ func (f *facts) complaints(found bool) []ranked {
 	return []ranked{r}
 }
 
-func not(carried *bool) bool { return !ptr.Deref(carried, true) }
+// lacksRules tells whether the rules for an address are known not to be in a kernel.
+func lacksRules(carried *bool) bool { return !ptr.Deref(carried, true) }

@@ -131,11 +131,7 @@ func reservedOf(cfg *config.Config, pool *config.Pool) []Reserved {
 		for _, taken := range r.Ranges {
 			for _, of := range pool.Ranges {
 				if taken.From.Compare(of.To) <= 0 && of.From.Compare(taken.To) <= 0 {
-					text := taken.String()
-					if taken.From == taken.To {
-						text = taken.From.String()
-					}
-					all = append(all, Reserved{text, whom, r.Name})
+					all = append(all, Reserved{taken.String(), whom, r.Name})
 				}
 			}
 		}

@@ -28,7 +28,7 @@ func (f *facts) layer2Findings(a *Address) []ranked {
 	case len(owners) > 1:
 		return a.say(degraded, SeveralOwners, names(owners)+" answer for %s on the local network at the same time",
 			"after a change that ends within a second; if it lasts, the speakers don't see each other: steelyardctl status compares their members")
-	case len(owners) == 1 && not(owners[0].Carried):
+	case len(owners) == 1 && lacksRules(owners[0].Carried):
 		return a.uncarried(owners, notCarried)
 	case len(owners) == 1:
 		return nil
@@ -61,7 +61,7 @@ func (f *facts) bgpFindings(a *Address) []ranked {
 			if len(n.Down) < len(n.BGP.Peers) {
 				up = append(up, n)
 			}
-		case n.BGP.Refused == "" && not(n.Carried):
+		case n.BGP.Refused == "" && lacksRules(n.Carried):
 			uncarried = append(uncarried, n)
 			fallthrough
 		case n.BGP.Refused == "":
@@ -131,7 +131,7 @@ func (f *facts) nobody(a *Address, how string, candidates []*Node, refusal func(
 func (f *facts) nobodyDoes(a *Address, how string, candidates []*Node) []ranked {
 	var uncarried, dead []*Node
 	for _, n := range candidates {
-		if not(n.Carried) {
+		if lacksRules(n.Carried) {
 			uncarried = append(uncarried, n)
 		}
 	}

@@ -45,7 +45,7 @@ var words = map[announce.Reason]Words{
 	},
 	announce.AddressConflict: {
 		"another machine on the network has the address",
-		"take it from that machine, or keep it out of the pool with an AddressReservation that is for nobody, and give the Service another one",
+		"take the address from that machine; or take it out of the pool (spec.addresses), and the Service gets another one",
 	},
 	announce.NoLiveSpeaker: {
 		"no live speaker runs on the node",
