@@ -19,6 +19,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/steelyard-lb/steelyard/pkg/api/v1beta1"
+	"github.com/steelyard-lb/steelyard/pkg/assign"
 	"github.com/steelyard-lb/steelyard/pkg/config"
 	"github.com/steelyard-lb/steelyard/pkg/ipam"
 )
@@ -119,14 +120,29 @@ func (c *configuration) apply(ctx context.Context, cfg *config.Config, pools []v
 		concerned = c.allocator.Services()
 		close(c.adopted)
 	}
+	// Those whose address is gone choose before those that wait for one, as package plan has it, too.
+	c.oldestFirst(ctx, concerned)
+	for _, name := range concerned {
+		c.services.add(name, 0)
+	}
 	if changed {
 		c.log.Info("pools changed", "pools", len(cfg.Pools), "reservations", len(cfg.Reservations), "services", len(concerned))
 		c.waiting.wake()
 	}
-	for _, name := range concerned {
-		c.services.add(name, 0)
-	}
 	return nil
+}
+
+func (c *configuration) oldestFirst(ctx context.Context, services []types.NamespacedName) {
+	created := map[types.NamespacedName]metav1.Time{}
+	for _, name := range services {
+		var svc corev1.Service
+		if err := c.client.Get(ctx, name, &svc); err == nil {
+			created[name] = svc.CreationTimestamp
+		}
+	}
+	slices.SortFunc(services, func(a, b types.NamespacedName) int {
+		return assign.CompareAge(created[a], a.String(), created[b], b.String())
+	})
 }
 
 func (c *configuration) writeStatuses(ctx context.Context, res config.Resources, faults []config.Fault, conflicts []conflict) error {

@@ -22,7 +22,7 @@ type store struct {
 	client.Client // the rest is not used
 	objects       map[storeKey]client.Object
 	version       int
-	wrote         func(verb string, object client.Object)
+	wrote         func(verb string, before, after client.Object) // before is nil when it was created, after when it was deleted
 }
 
 type storeKey struct {
@@ -95,7 +95,7 @@ func (s *store) Delete(_ context.Context, o client.Object, _ ...client.DeleteOpt
 		return apierrors.NewNotFound(key.resource(), key.Name)
 	}
 	delete(s.objects, key)
-	s.wrote("delete", have)
+	s.wrote("delete", have, nil)
 	return nil
 }
 
@@ -166,8 +166,9 @@ func (s *store) replace(verb string, o client.Object, keep func(have client.Obje
 func (s *store) put(verb string, o client.Object) {
 	s.version++
 	o.SetResourceVersion(strconv.Itoa(s.version))
+	before := s.objects[keyOf(o)]
 	s.objects[keyOf(o)] = o.DeepCopyObject().(client.Object)
-	s.wrote(verb, o)
+	s.wrote(verb, before, s.objects[keyOf(o)])
 }
 
 func assignTo(into, from client.Object) {

@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -18,6 +19,7 @@ import (
 	"k8s.io/client-go/util/workqueue"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/steelyard-lb/steelyard/pkg/api/v1beta1"
@@ -92,17 +94,18 @@ func (w *world) add(reconciler reconcile.Reconciler, name types.NamespacedName) 
 }
 
 // wrote notes a write and does what the watches would.
-func (w *world) wrote(verb string, o client.Object) {
+func (w *world) wrote(verb string, before, after client.Object) {
 	if w.configuration == nil {
 		return
 	}
+	object := cmp.Or(after, before)
 	if w.acting {
-		w.writes = append(w.writes, fmt.Sprintf("%s %s %s", verb, kindOf(o), o.GetName()))
+		w.writes = append(w.writes, fmt.Sprintf("%s %s %s", verb, kindOf(object), object.GetName()))
 	}
-	switch o := o.(type) {
+	switch o := object.(type) {
 	case *corev1.Service:
 		w.add(w.services, client.ObjectKeyFromObject(o))
-		if conflictChanged.Delete(event.DeleteEvent{Object: o}) {
+		if passes(conflictChanged, before, after) {
 			w.add(w.configuration, theConfiguration)
 		}
 	case *corev1.Namespace:
@@ -111,13 +114,25 @@ func (w *world) wrote(verb string, o client.Object) {
 		}
 	case *v1beta1.AddressReservation:
 		w.add(w.configuration, theConfiguration)
-		if keptForService.Generic(event.GenericEvent{Object: o}) {
+		if passes(keptForService, before, after) {
 			for _, r := range ofReservation(w.Context(), o) {
 				w.add(w.services, r.NamespacedName)
 			}
 		}
 	default:
 		w.add(w.configuration, theConfiguration)
+	}
+}
+
+// passes tells whether the predicate lets a watch's event pass.
+func passes(p predicate.Predicate, before, after client.Object) bool {
+	switch {
+	case before == nil:
+		return p.Create(event.CreateEvent{Object: after})
+	case after == nil:
+		return p.Delete(event.DeleteEvent{Object: before})
+	default:
+		return p.Update(event.UpdateEvent{ObjectOld: before, ObjectNew: after})
 	}
 }
 
