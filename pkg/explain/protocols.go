@@ -17,7 +17,7 @@ func (f *facts) layer2Findings(a *Address) []ranked {
 		switch n := &a.Nodes[i]; {
 		case n.Layer2.Announced && n.Live:
 			owners = append(owners, n)
-		case n.Layer2.Refused == "":
+		case n.Layer2.Refused == "" || n.Layer2.Refused == announce.NotCarried:
 			candidates = append(candidates, n)
 		}
 	}
@@ -61,9 +61,9 @@ func (f *facts) bgpFindings(a *Address) []ranked {
 			if len(n.Down) < len(n.BGP.Peers) {
 				up = append(up, n)
 			}
-		case n.BGP.Refused == "" && lacksRules(n.Carried):
+		case n.BGP.Refused == announce.NotCarried || n.BGP.Refused == "" && lacksRules(n.Carried):
 			uncarried = append(uncarried, n)
-			fallthrough
+			candidates = append(candidates, n)
 		case n.BGP.Refused == "":
 			candidates = append(candidates, n)
 		}
@@ -129,10 +129,16 @@ func (f *facts) nobody(a *Address, how string, candidates []*Node, refusal func(
 
 // nobodyDoes finds why no node announces an address that some may.
 func (f *facts) nobodyDoes(a *Address, how string, candidates []*Node) []ranked {
-	var uncarried, dead []*Node
+	var uncarried, able, probing, dead []*Node
 	for _, n := range candidates {
-		if lacksRules(n.Carried) {
+		switch {
+		case lacksRules(n.Carried):
 			uncarried = append(uncarried, n)
+		case n.Layer2.Owner == n.Node && !n.Layer2.Announced:
+			probing = append(probing, n)
+			fallthrough
+		default:
+			able = append(able, n)
 		}
 	}
 	for i := range a.Nodes {
@@ -141,15 +147,17 @@ func (f *facts) nobodyDoes(a *Address, how string, candidates []*Node) []ranked 
 		}
 	}
 	switch {
-	case len(uncarried) == len(candidates):
+	case len(able) == 0:
 		return a.uncarried(uncarried, notCarried)
+	case len(probing) > 0:
+		return a.say(notAnnounced, NotAnnounced, names(probing)+" is about to answer for %s, and looks first whether another machine has it", "look again in a few seconds")
 	case !f.Knows(cluster.Announcements):
 		return nil
 	case len(dead) > 0:
 		return a.say(speakerDead, string(announce.NoLiveSpeaker), names(dead)+" answered for %s last, but the speaker there does not run any more; "+
-			"nobody has taken over yet, though "+names(candidates)+" may", "look again in a few seconds", Say(announce.NoLiveSpeaker).Mend)
+			"nobody has taken over yet, though "+names(able)+" may", "look again in a few seconds", Say(announce.NoLiveSpeaker).Mend)
 	}
-	return a.say(notAnnounced, NotAnnounced, fmt.Sprintf("nobody announces %%s %s, though %s may", how, names(candidates)),
+	return a.say(notAnnounced, NotAnnounced, fmt.Sprintf("nobody announces %%s %s, though %s may", how, names(able)),
 		"a fresh address is announced within a few seconds, after a look whether another machine has it: look again",
 		fmt.Sprintf("if nothing has changed, see what the speaker there says: kubectl -n %s logs -l app.kubernetes.io/component=speaker --prefix | grep '%s'", f.Namespace, a.Address))
 }
