@@ -3,6 +3,7 @@ package controller
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 
@@ -20,13 +21,21 @@ import (
 
 // TestPlan: in every scenario, what package plan says of a change of pools and reservations is what the controller then does.
 func TestPlan(t *testing.T) {
-	var scenarios []scenario
-	text, err := os.ReadFile("testdata/services.yaml")
+	files, err := filepath.Glob("testdata/*.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := yaml.UnmarshalStrict(text, &scenarios); err != nil {
-		t.Fatal(err)
+	var scenarios []scenario
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var more []scenario
+		if err := yaml.UnmarshalStrict(text, &more); err != nil {
+			t.Fatalf("%s: %v", file, err)
+		}
+		scenarios = append(scenarios, more...)
 	}
 	planned := 0
 	for _, s := range scenarios {
