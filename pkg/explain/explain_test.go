@@ -109,7 +109,7 @@ func TestService(t *testing.T) {
 
 // TestShuffled explains with all objects in another order.
 func TestShuffled(t *testing.T) {
-	for _, file := range []string{"service-dual-stack-both-protocols", "service-no-eligible-node", "service-sessions-down", "service-several-owners"} {
+	for _, file := range []string{"service-dual-stack-both-protocols", "service-no-eligible-node", "service-sessions-down", "service-session-refused", "service-several-owners"} {
 		is, s := load(t, filepath.Join("testdata", file+".yaml"))
 		want, _ := Service(s, "shop", "web", is.Views)
 		for range 100 {

@@ -1,6 +1,7 @@
 package explain
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -159,23 +160,25 @@ func (f *facts) nobodyDoes(a *Address, how string, candidates []*Node) []ranked 
 	}
 	return a.say(notAnnounced, NotAnnounced, fmt.Sprintf("nobody announces %%s %s, though %s may", how, names(able)),
 		"a fresh address is announced within a few seconds, after a look whether another machine has it: look again",
-		fmt.Sprintf("if nothing has changed, see what the speaker there says: kubectl -n %s logs -l app.kubernetes.io/component=speaker --prefix | grep '%s'", f.Namespace, a.Address))
+		fmt.Sprintf("if nothing has changed, see what the speaker there says: kubectl -n %s logs -l app.kubernetes.io/component=speaker --prefix | grep '%s'", cmp.Or(f.Namespace, "NAMESPACE"), a.Address))
 }
 
 // refusedSessions says why nodes can't have sessions with peers that select them.
 func (f *facts) refusedSessions(nodes []string) []string {
 	var all grouped
-	for i := range f.Sessions {
-		s := &f.Sessions[i].Status
-		if s.State != refusedState || !slices.Contains(nodes, s.Node) {
-			continue
+	for _, node := range nodes {
+		for _, p := range f.cfg.BGPPeers {
+			session := f.session(node, p.Name)
+			if session == nil || session.State != refusedState {
+				continue
+			}
+			why := session.LastError
+			if why == "" {
+				words := Say(announce.Reason(session.Reason))
+				why = words.What + "; " + words.Mend
+			}
+			all.add("no session with BGPPeer "+p.Name+": "+why, node)
 		}
-		why := s.LastError
-		if why == "" {
-			words := Say(announce.Reason(s.Reason))
-			why = words.What + ": " + words.Mend
-		}
-		all.add("no session with BGPPeer "+s.Peer+": "+why, s.Node)
 	}
 	return all.texts(": ")
 }
@@ -248,9 +251,11 @@ func where(serving []string) string {
 	return abridged(all)
 }
 
+// most is how many names a person wants to read in a sentence.
+const most = 5
+
 // abridged joins the first few.
 func abridged(all []string) string {
-	const most = 5
 	if len(all) > most {
 		return fmt.Sprintf("%s and %d more", strings.Join(all[:most], ", "), len(all)-most)
 	}

@@ -43,10 +43,10 @@ func (in *Installation) String() string {
 	if len(in.Waiting) > 0 {
 		b.WriteString("\nServices without an address:\n")
 	}
-	const most = 20
+	const longest = 20
 	for i, w := range in.Waiting {
-		if i == most {
-			fmt.Fprintf(&b, "  and %d more: -o json has all\n", len(in.Waiting)-most)
+		if i == longest {
+			fmt.Fprintf(&b, "  and %d more: -o json has all\n", len(in.Waiting)-longest)
 			break
 		}
 		fmt.Fprintf(&b, "  %s (%s): %s\n", w.Service, w.Reason, w.Message)

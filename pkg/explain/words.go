@@ -14,7 +14,11 @@ type Words struct {
 	Mend string
 }
 
+// mendOn returns what to do, with the names of the nodes in it unless they are too many to read.
 func (w Words) mendOn(nodes []string) string {
+	if len(nodes) > most {
+		return w.Mend
+	}
 	return strings.ReplaceAll(w.Mend, "NODE", strings.Join(nodes, " "))
 }
 
