@@ -69,7 +69,7 @@ var served = []struct {
 	{"communities", "steelyard.io/v1beta1", "Community", false},
 }
 
-func startAPIServer(t *testing.T) *apiServer {
+func startAPIServer(t testing.TB) *apiServer {
 	s := &apiServer{objects: map[string]map[string]*unstructured.Unstructured{}, watchers: map[chan watched]selection{}, used: map[string]int{}}
 	s.Server = httptest.NewServer(s)
 	t.Cleanup(func() {

@@ -36,12 +36,12 @@ func TestMain(m *testing.M) {
 
 // cluster is an API server with controllers, and a user of it.
 type cluster struct {
-	*testing.T
+	testing.TB
 	api *apiServer
 	client.Client
 }
 
-func newCluster(t *testing.T, objects ...client.Object) *cluster {
+func newCluster(t testing.TB, objects ...client.Object) *cluster {
 	api := startAPIServer(t)
 	user, err := client.New(api.config(func() bool { return true }), client.Options{Scheme: newScheme()})
 	if err != nil {

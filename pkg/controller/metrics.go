@@ -8,7 +8,6 @@ import (
 	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
-	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/labels"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -137,11 +136,20 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	gauge := func(desc *prometheus.Desc, value int64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, float64(value), labels...)
 	}
+	limits := map[[2]string]int64{} // by pool and namespace
 	for _, s := range c.allocator.Stats() {
 		gauge(addressesDesc, s.Total, s.Pool, string(s.Family))
 		gauge(inUseDesc, s.InUse, s.Pool, string(s.Family))
 		gauge(reservedDesc, s.Reserved, s.Pool, string(s.Family))
-		c.collectQuotas(gauge, last.config.Pool(s.Pool), s)
+		for namespace, n := range s.Namespaces {
+			if limit, limited := c.quota(last.config.Pool(s.Pool), namespace); limited {
+				gauge(quotaInUseDesc, n, s.Pool, namespace, string(s.Family))
+				limits[[2]string{s.Pool, namespace}] = int64(limit)
+			}
+		}
+	}
+	for of, limit := range limits {
+		gauge(quotaDesc, limit, of[0], of[1])
 	}
 	for _, p := range last.config.Pools {
 		gauge(poolConflictsDesc, int64(len(conflictsOf(last.conflicts, p.Name))), p.Name)
@@ -165,21 +173,14 @@ func (c *collector) counted() []prometheus.Collector {
 	return []prometheus.Collector{c.assigned, c.lost, c.writes, c.decision}
 }
 
-// collectQuotas collects, of a pool's addresses of one family, those of the namespaces that have a limit.
-func (c *collector) collectQuotas(gauge func(*prometheus.Desc, int64, ...string), pool *config.Pool, stats ipam.Stats) {
-	if pool == nil { // it has gone between the two looks
-		return
+// quota returns the limit of a namespace in a pool. There is none in one that has gone since the last look at the configuration.
+func (c *collector) quota(pool *config.Pool, namespace string) (limit int, limited bool) {
+	if pool == nil {
+		return 0, false
 	}
-	for namespace, n := range stats.Namespaces {
-		set, err := c.namespace(context.Background(), namespace)
-		if err != nil {
-			continue
-		}
-		if limit, limited := pool.Quota(namespace, set); limited {
-			gauge(quotaInUseDesc, n, pool.Name, namespace, string(stats.Family))
-			if stats.Family == corev1.IPv4Protocol { // the limit is the same for both
-				gauge(quotaDesc, int64(limit), pool.Name, namespace)
-			}
-		}
+	set, err := c.namespace(context.Background(), namespace)
+	if err != nil {
+		return 0, false
 	}
+	return pool.Quota(namespace, set)
 }

@@ -13,7 +13,7 @@ import (
 )
 
 // measured returns the series of a registry as lines: name, values of the labels, value.
-func measured(t *testing.T, registry *prometheus.Registry) []string {
+func measured(t testing.TB, registry *prometheus.Registry) []string {
 	t.Helper()
 	families, err := registry.Gather()
 	if err != nil {
@@ -70,6 +70,7 @@ func TestMetrics(t *testing.T) {
 		"steelyard_pool_addresses_reserved IPv4 bad 0", "steelyard_pool_addresses_reserved IPv4 prod 0",
 		"steelyard_pool_addresses_reserved IPv6 bad 0", "steelyard_pool_addresses_reserved IPv6 prod 0",
 		"steelyard_pool_conflicts bad 0", "steelyard_pool_conflicts prod 0",
+		"steelyard_quota_addresses default prod 5", "steelyard_quota_addresses_in_use IPv4 default prod 1",
 		"steelyard_services_assigned 1",
 		"steelyard_services_waiting UnknownPool 1",
 	}

@@ -41,7 +41,11 @@ func (s *poolState) status(pool *v1beta1.IPAddressPool, conditions []metav1.Cond
 			status.AssignedIPv6, status.AvailableIPv6, status.TotalIPv6 = stats.InUse, stats.Available, stats.Total
 		}
 		if stats.Total > 0 && stats.Available == 0 {
-			full = append(full, fmt.Sprintf("no %s address of %d is free", stats.Family, stats.Total))
+			text := fmt.Sprintf("no %s address is free, %d of %d are in use", stats.Family, stats.InUse, stats.Total)
+			if stats.Reserved > 0 {
+				text += fmt.Sprintf(" and %d are reserved", stats.Reserved)
+			}
+			full = append(full, text)
 		}
 	}
 	for _, a := range s.released[pool.Name] {
@@ -50,7 +54,7 @@ func (s *poolState) status(pool *v1beta1.IPAddressPool, conditions []metav1.Cond
 	exhausted := metav1.Condition{Type: string(config.ConditionExhausted), Status: metav1.ConditionFalse, Reason: string(config.ReasonAccepted)}
 	if len(full) > 0 {
 		exhausted.Status, exhausted.Reason = metav1.ConditionTrue, string(ipam.PoolExhausted)
-		exhausted.Message = strings.Join(full, ", ") +
+		exhausted.Message = strings.Join(full, "; ") +
 			": widen spec.addresses, add another pool, or delete Services that no longer need their addresses, before the next one has to wait"
 	}
 	contest := metav1.Condition{Type: string(config.ConditionConflict), Status: metav1.ConditionFalse, Reason: string(config.ReasonAccepted)}
