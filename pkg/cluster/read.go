@@ -127,7 +127,7 @@ func (s *Snapshot) gap(resource string, err error) error {
 	switch {
 	case err == nil:
 	case apierrors.IsForbidden(err):
-		s.Gaps = append(s.Gaps, Gap{resource, "you may not read them: ask for the right to list " + resource})
+		s.Gaps = append(s.Gaps, Gap{resource, "you may not list them: ask for that right"})
 	case apierrors.IsNotFound(err), meta.IsNoMatchError(err):
 		s.Gaps = append(s.Gaps, Gap{resource, "the cluster does not have this kind: install Steelyard's CRDs"})
 	default:

@@ -60,7 +60,7 @@ func TestCommands(t *testing.T) {
 				s.forbid("nodes", "namespaces", "pods", "ipaddresspools", "addressreservations", "l2advertisements", "bgpadvertisements", "bgppeers",
 					"bfdprofiles", "communities", "bgpsessions", "leases")
 			},
-			args: "explain service web", code: exitFailed, says: []string{"not all that matters could be read", "node-2 answers on eth0", "ipaddresspools.steelyard.io: you may not read them"},
+			args: "explain service web", code: exitFailed, says: []string{"not all that matters could be read", "node-2 answers on eth0", "ipaddresspools.steelyard.io, addressreservations.steelyard.io", "you may not list them: ask for that right"},
 		},
 		"no Steelyard in the cluster": {
 			prepare: func(s *apiServer) {
@@ -87,7 +87,7 @@ func TestCommands(t *testing.T) {
 		"pools":           {args: "pools", says: []string{"prod", "no controller has looked at it yet"}, never: "shop/web"},
 		"who has what":    {args: "pools --services", says: []string{"192.0.2.10  shop/web"}},
 		"pools that may not be read": {
-			prepare: func(s *apiServer) { s.forbid("ipaddresspools") }, args: "pools", code: exitFailed, says: []string{"ask for the right to list ipaddresspools.steelyard.io"},
+			prepare: func(s *apiServer) { s.forbid("ipaddresspools") }, args: "pools", code: exitFailed, says: []string{"ipaddresspools.steelyard.io: you may not list them: ask for that right"},
 		},
 		"status": {
 			args: "status", says: []string{"Steelyard in namespace steelyard-system", "controller-a leads", "node-3  yes    3 of 3"}, never: "Wrong",
@@ -96,7 +96,7 @@ func TestCommands(t *testing.T) {
 			prepare: func(s *apiServer) { s.objects["leases"] = nil }, args: "status", code: exitWrong, says: []string{"NoLeader"},
 		},
 		"status without rights": {
-			prepare: func(s *apiServer) { s.forbid("pods") }, args: "status", code: exitFailed, says: []string{"pods: you may not read them"},
+			prepare: func(s *apiServer) { s.forbid("pods") }, args: "status", code: exitFailed, says: []string{"pods: you may not list them"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -52,7 +52,7 @@ func load(t *testing.T, file string) (situation, *cluster.Snapshot) {
 	}
 	s := &cluster.Snapshot{}
 	for _, gap := range is.Gaps {
-		s.Gaps = append(s.Gaps, cluster.Gap{Resource: gap, Why: "you may not read them: ask for the right to list " + gap})
+		s.Gaps = append(s.Gaps, cluster.Gap{Resource: gap, Why: "you may not list them: ask for that right"})
 	}
 	for _, base := range is.From {
 		for _, document := range documents(t, filepath.Join("testdata", base)) {

@@ -272,7 +272,18 @@ func writeGaps(b *strings.Builder, gaps []cluster.Gap) {
 		return
 	}
 	b.WriteString("\nNot known:\n")
-	for _, g := range gaps {
-		fmt.Fprintf(b, "  %s: %s\n", g.Resource, g.Why)
+	for len(gaps) > 0 {
+		why := gaps[0].Why
+		var same []string
+		var others []cluster.Gap
+		for _, g := range gaps {
+			if g.Why == why {
+				same = append(same, g.Resource)
+			} else {
+				others = append(others, g)
+			}
+		}
+		fmt.Fprintf(b, "  %s: %s\n", strings.Join(same, ", "), why)
+		gaps = others
 	}
 }
