@@ -56,25 +56,13 @@ func TestDecide(t *testing.T) {
 	}
 }
 
-// The order of hashes is part of the protocol: speakers of different versions must agree during a rollout. These nodes win in the
-// same order as with MetalLB.
-func TestHashOrder(t *testing.T) {
-	for key, want := range map[string][]string{
-		"10.0.0.1":   {"node-b", "node-a", "node-c"},
-		"10.0.0.2":   {"node-b", "node-c", "node-a"},
-		"10.20.30.1": {"iris2", "iris1"},
-	} {
-		t.Run(key, func(t *testing.T) {
-			e := Election{Key: netip.MustParseAddr(key), Candidates: candidates(slices.Sorted(slices.Values(want))...)}
-			for i := range want {
-				if got, _ := e.After(i).Decide(); got != want[i] {
-					t.Errorf("winner of round %d is %s, want %s", i, got, want[i])
-				}
-			}
-			if got, _ := e.After(9).Decide(); got != want[len(want)-1] {
-				t.Errorf("after all rounds %s is left, want the last, %s", got, want[len(want)-1])
-			}
-		})
+// After the winners of an election, the next in line: with the hash alone, in the order of testdata/layer2.yaml.
+func TestAfter(t *testing.T) {
+	e := Election{Key: netip.MustParseAddr("10.0.0.2"), Candidates: candidates("node-a", "node-b", "node-c"), Holder: "node-a"}
+	for passed, want := range []string{"node-b", "node-c", "node-a", "node-a"} {
+		if got, _ := e.After(passed).Decide(); got != want {
+			t.Errorf("after %d: %s, want %s", passed, got, want)
+		}
 	}
 }
 

@@ -28,11 +28,6 @@ func TestEligible(t *testing.T) {
 			Pools: []string{"other", "pool"}, Nodes: selector(t, nodes), Services: selector(t, services), Interfaces: interfaces,
 		}
 	}
-	preferring := func(weight int, nodes, preference string) *config.L2Advertisement {
-		a := ad(nodes, "")
-		a.Preferred = []config.PreferredNodes{{Weight: weight, Selector: selector(t, preference)[0]}}
-		return a
-	}
 	elsewhere := &config.L2Advertisement{Pools: []string{"other"}}
 	node := func(name string, change func(*Node)) Node {
 		n := Node{Name: name, Labels: labels.Set{"name": name}, Live: true, Interfaces: []string{"eth0", "eth-" + name}}
@@ -52,40 +47,14 @@ func TestEligible(t *testing.T) {
 		want   []Candidate
 		reason Reason
 	}{
-		"an endpoint anywhere makes all nodes eligible": {
-			svc: Service{Serving: serving("iris1")}, ads: []*config.L2Advertisement{ad("", "")}, nodes: both,
-			want: candidates("iris1", "iris2")},
 		"an endpoint on no known node does too": {
 			svc: Service{Serving: serving("")}, ads: []*config.L2Advertisement{ad("", "")}, nodes: both,
 			want: candidates("iris1", "iris2")},
-		"no endpoint serves": {
-			ads: []*config.L2Advertisement{ad("", "")}, nodes: both, reason: NoServingEndpoint},
-		"policy Local: the node with the endpoint": {
-			svc: Service{Local: true, Serving: serving("iris1")}, ads: []*config.L2Advertisement{ad("", "")}, nodes: both,
-			want: candidates("iris1")},
-		"policy Local: endpoint and advertisement on different nodes": {
-			svc: Service{Local: true, Serving: serving("iris1")}, ads: []*config.L2Advertisement{ad("name=iris2", "")}, nodes: both,
-			reason: NoEligibleNode},
 		"no advertisement of the pool": {
 			svc: Service{Serving: serving("iris1")}, ads: []*config.L2Advertisement{elsewhere}, nodes: both, reason: NoAdvertisement},
-		"no advertisement of the Service": {
-			svc: Service{Serving: serving("iris1"), Labels: web}, ads: []*config.L2Advertisement{ad("", "app=db")}, nodes: both,
-			reason: NoAdvertisement},
 		"an advertisement of the Service": {
 			svc: Service{Serving: serving("iris1"), Labels: web}, ads: []*config.L2Advertisement{ad("", "app=web")}, nodes: both,
 			want: candidates("iris1", "iris2")},
-		"a shared address and Services told apart": {
-			svc: Service{Serving: serving("iris1"), Labels: web, Shared: true},
-			ads: []*config.L2Advertisement{ad("", ""), ad("", "app=web")}, nodes: both, reason: SharedWithServiceSelector},
-		"a shared address and other Services told apart": {
-			svc: Service{Serving: serving("iris1"), Labels: web, Shared: true},
-			ads: []*config.L2Advertisement{ad("", ""), ad("", "app=db")}, nodes: both, want: candidates("iris1", "iris2")},
-		"one advertisement is for a node that does not exist": {
-			svc: Service{Serving: serving("iris1"), Labels: web},
-			ads: []*config.L2Advertisement{ad("name=ghost", "app=web"), ad("", "app=db")}, nodes: both, reason: NoEligibleNode},
-		"a node is excluded": {
-			svc: Service{Serving: serving("iris1")}, ads: []*config.L2Advertisement{ad("", "")},
-			nodes: []Node{node("iris1", func(n *Node) { n.Excluded = true }), node("iris2", nil)}, want: candidates("iris2")},
 		"no node can be used": {
 			svc: Service{Serving: serving("iris1")}, ads: []*config.L2Advertisement{ad("", "")},
 			nodes: []Node{
@@ -111,18 +80,6 @@ func TestEligible(t *testing.T) {
 			nodes: []Node{
 				node("iris1", func(n *Node) { n.Interfaces = []string{} }), node("iris2", func(n *Node) { n.Interfaces = nil })},
 			want: candidates("iris2")},
-		"weights add up over advertisements": {
-			svc:   Service{Serving: serving("iris1")},
-			ads:   []*config.L2Advertisement{preferring(50, "", "name=iris1"), preferring(60, "", "name=iris1"), preferring(70, "", "name=iris2")},
-			nodes: both, want: []Candidate{{Node: "iris1", Weight: 110}, {Node: "iris2", Weight: 70}}},
-		"an advertisement of other Services gives no weight": {
-			svc: Service{Serving: serving("iris1"), Labels: web},
-			ads: []*config.L2Advertisement{ad("", ""), func() *config.L2Advertisement {
-				a := preferring(1000, "", "name=iris1")
-				a.Services = selector(t, "app=db")
-				return a
-			}()},
-			nodes: both, want: candidates("iris1", "iris2")},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var got []Candidate

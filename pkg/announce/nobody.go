@@ -2,7 +2,6 @@ package announce
 
 import (
 	"fmt"
-	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -75,13 +74,18 @@ func (f *Field) Route(svc Service, addr netip.Addr, pool string, n *Node) Reason
 	}
 	var told []string
 	for _, p := range PeersOf(n, f.BGPPeers) {
-		// Where the address is found on the node, it is of either family.
-		if !p.Address.IsValid() || p.DualStack || p.Address.Is4() == addr.Is4() {
+		if tells(p, addr) {
 			told = append(told, p.Name)
 		}
 	}
 	_, reason := Routes(svc, addr, pool, f.BGPAdvertisements, n, told)
 	return reason
+}
+
+// tells tells whether a peer may be told of the address: its session is for its own family, or for both. Where only the node knows the
+// peer's address, it may be.
+func tells(p *config.BGPPeer, addr netip.Addr) bool {
+	return !p.Address.IsValid() || p.DualStack || p.Address.Is4() == addr.Is4()
 }
 
 // Plea says why nobody may announce addresses of a Service from one pool, and how to mend it. The reason is the first one's. service is its
@@ -127,24 +131,33 @@ func (f *Field) eachNode(svc Service, addr netip.Addr, pool string) string {
 	var parts []string
 	switch ads, reason := Advertisements(svc, pool, f.L2Advertisements); reason {
 	case "":
-		parts = append(parts, "On the local network: "+f.refusals(func(n *Node) string {
+		var names []string
+		for _, ad := range ads {
+			names = append(names, ad.Name)
+		}
+		parts = append(parts, "On the local network, by L2Advertisement "+few(names)+": "+f.refusals(func(n *Node) Reason {
 			_, reason := Judge(svc, ads, n)
-			return refusedLayer2[reason]
+			return reason
 		}))
 	case SharedWithServiceSelector:
 		parts = append(parts, "On the local network: "+f.tellingApart(svc, pool))
 	}
 	if f.routers(svc, pool) == "" {
-		parts = append(parts, "By BGP: "+f.refusals(func(n *Node) string { return refusedBGP[f.Route(svc, addr, pool, n)] }))
+		var names []string
+		for _, ad := range f.BGPAdvertisements {
+			if ad.Announces(pool) && ad.SelectsService(svc.Labels) {
+				names = append(names, ad.Name)
+			}
+		}
+		parts = append(parts, "To routers, by BGPAdvertisement "+few(names)+": "+f.refusals(func(n *Node) Reason { return f.Route(svc, addr, pool, n) }))
 	}
 	return strings.Join(parts, ". ")
 }
 
 // refusals lists the nodes by why they are refused.
-func (f *Field) refusals(why func(*Node) string) string {
-	const most = 3
-	refused := map[string][]string{}
-	var reasons []string
+func (f *Field) refusals(why func(*Node) Reason) string {
+	refused := map[Reason][]string{}
+	var reasons []Reason
 	for i := range f.Nodes {
 		r := why(&f.Nodes[i])
 		if refused[r] == nil {
@@ -152,40 +165,33 @@ func (f *Field) refusals(why func(*Node) string) string {
 		}
 		refused[r] = append(refused[r], f.Nodes[i].Name)
 	}
+	texts := make([]string, len(reasons))
 	for i, r := range reasons {
-		nodes := refused[r]
-		list := strings.Join(nodes[:min(most, len(nodes))], ", ")
-		if more := len(nodes) - most; more > 0 {
-			list += fmt.Sprintf(" and %d more", more)
-		}
-		reasons[i] = list + " (" + r + ")"
+		texts[i] = few(refused[r]) + " (" + mends[r] + ")"
 	}
-	return strings.Join(reasons, "; ")
+	return strings.Join(texts, "; ")
 }
 
-// Why a node is refused, and how to mend it.
-var (
-	refusedAnyhow = map[Reason]string{
-		NoLiveSpeaker:      "no speaker is alive there: see that its pod runs",
-		Leaving:            "its speaker is stopping",
-		NetworkUnavailable: "its condition NetworkUnavailable is True: see that its network plugin runs",
-		ExcludedByLabel: "it has the label node.kubernetes.io/exclude-from-external-load-balancers: " +
-			"remove the label, or set speaker.ignoreExcludeLB in the chart's values",
-		NoLocalEndpoint: "no endpoint serves there, and externalTrafficPolicy is Local: run a pod there, or set the policy to Cluster",
+// few lists names, the first ones if there are many.
+func few(names []string) string {
+	const most = 3
+	list := strings.Join(names[:min(most, len(names))], ", ")
+	if more := len(names) - most; more > 0 {
+		list += fmt.Sprintf(" and %d more", more)
 	}
-	refusedLayer2 = with(refusedAnyhow, map[Reason]string{
-		NotSelected: "no L2Advertisement selects it: correct spec.nodeSelectors",
-		NoInterface: "it has no interface that an L2Advertisement names: correct spec.interfaces, or see that the interface is up",
-	})
-	refusedBGP = with(refusedAnyhow, map[Reason]string{
-		NotSelected: "no BGPAdvertisement selects it: correct spec.nodeSelectors",
-		NoPeer: "no BGPPeer is both for it and for addresses of this family: correct spec.nodeSelectors of a BGPPeer, set its spec.dualStackAddressFamily, " +
-			"or correct spec.peers of the BGPAdvertisement",
-	})
-)
+	return list
+}
 
-func with(some, more map[Reason]string) map[Reason]string {
-	all := maps.Clone(some)
-	maps.Copy(all, more)
-	return all
+// mends says why a node is refused, and how to mend it.
+var mends = map[Reason]string{
+	NoLiveSpeaker:      "no speaker is alive there: see that its pod runs",
+	Leaving:            "its speaker is stopping",
+	NetworkUnavailable: "its condition NetworkUnavailable is True: see that its network plugin runs",
+	ExcludedByLabel: "it has the label node.kubernetes.io/exclude-from-external-load-balancers: " +
+		"remove the label, or set speaker.ignoreExcludeLB in the chart's values",
+	NotSelected:     "not selected: correct spec.nodeSelectors of the advertisement",
+	NoInterface:     "no interface there is up that the advertisement is for: correct spec.interfaces, or see to the node's interfaces",
+	NoLocalEndpoint: "no endpoint serves there, and externalTrafficPolicy is Local: run a pod there, or set the policy to Cluster",
+	NoPeer: "no BGPPeer is both for it and for addresses of this family: correct spec.nodeSelectors or spec.dualStackAddressFamily of a BGPPeer, " +
+		"or spec.peers of the advertisement",
 }

@@ -46,7 +46,7 @@ func told(all []Contribution) string {
 }
 
 func TestRoutes(t *testing.T) {
-	here, elsewhere, nowhere := []string{"node-a"}, []string{"node-b"}, []string(nil)
+	here := []string{"node-a"}
 	one := []string{"tor1"}
 	two := []string{"tor1", "tor2"}
 	everything := []*config.BGPAdvertisement{bgpAd("all", nil)}
@@ -61,95 +61,12 @@ func TestRoutes(t *testing.T) {
 		want   string
 		reason Reason
 	}{
-		"B1 no configuration": {
-			svc: Service{Serving: here}, reason: NoAdvertisement},
-		"B2 policy Cluster, an endpoint elsewhere": {
-			svc: Service{Serving: elsewhere}, ads: everything, peers: one, want: "10.20.30.1/32 to tor1"},
-		"B2 policy Cluster, an endpoint that names no node": {
-			svc: Service{Serving: []string{""}}, ads: everything, peers: one, want: "10.20.30.1/32 to tor1"},
-		"B2 IPv6": {
+		"IPv6": {
 			svc: Service{Serving: here}, addr: "2001:db8::1", ads: everything, peers: one, want: "2001:db8::1/128 to tor1"},
-		"B3 policy Local, an endpoint elsewhere": {
-			svc: Service{Local: true, Serving: elsewhere}, ads: everything, peers: one, reason: NoLocalEndpoint},
-		"B3 policy Local, an endpoint here": {
-			svc: Service{Local: true, Serving: here}, ads: everything, peers: one, want: "10.20.30.1/32 to tor1"},
-		"B3 policy Local, no endpoint serves": {
-			svc: Service{Local: true, Serving: nowhere}, ads: everything, peers: one, reason: NoServingEndpoint},
-		"B3 policy Cluster, no endpoint serves": {
-			svc: Service{Serving: nowhere}, ads: everything, peers: one, reason: NoServingEndpoint},
-		"B4 two lengths, each with its own attributes": {
-			svc: Service{Serving: here}, peers: one, ads: []*config.BGPAdvertisement{
-				bgpAd("single", func(ad *config.BGPAdvertisement) { ad.Attributes.Communities = []bgp.Community{standard(1, 1)} }),
-				bgpAd("net", func(ad *config.BGPAdvertisement) {
-					ad.Length4, ad.Attributes.Communities = 24, []bgp.Community{standard(2, 2)}
-				}),
-			},
-			want: "10.20.30.0/24 to tor1 with 2:2\n10.20.30.1/32 to tor1 with 1:1"},
-		"B4 an advertisement for another node is ignored": {
-			svc: Service{Serving: here}, peers: one, ads: []*config.BGPAdvertisement{
-				bgpAd("here", nil),
-				bgpAd("there", func(ad *config.BGPAdvertisement) { ad.Length4, ad.Nodes = 24, selector(t, "name=node-b") }),
-			},
-			want: "10.20.30.1/32 to tor1"},
-		"B4 an advertisement for one peer": {
-			svc: Service{Serving: here}, peers: two, ads: []*config.BGPAdvertisement{
-				bgpAd("one", func(ad *config.BGPAdvertisement) { ad.Peers = []string{"tor2", "tor3"} }),
-			},
-			want: "10.20.30.1/32 to tor2"},
-		"B5 two peers": {
-			svc: Service{Serving: here}, ads: everything, peers: two, want: "10.20.30.1/32 to tor1,tor2"},
-		"B8 no peer selects the node": {
-			svc: Service{Serving: here}, ads: everything, reason: NoPeer},
-		"B8 the advertisement is for a peer that the node has no session with": {
-			svc: Service{Serving: here}, peers: one, reason: NoPeer, ads: []*config.BGPAdvertisement{
-				bgpAd("one", func(ad *config.BGPAdvertisement) { ad.Peers = []string{"tor3"} }),
-			}},
-		"B9 the node is excluded": {
-			svc: Service{Serving: here}, ads: everything, peers: one, node: Node{Excluded: true}, reason: ExcludedByLabel},
 		"the node's network is unavailable": {
 			svc: Service{Serving: here}, ads: everything, peers: one, node: Node{NetworkUnavailable: true, Excluded: true}, reason: NetworkUnavailable},
 		"whether the speaker is live or leaving, and where it can do layer 2, is for others to ask": {
 			svc: Service{Serving: here}, ads: everything, peers: one, node: Node{Leaving: true, Interfaces: []string{}}, want: "10.20.30.1/32 to tor1"},
-		"B10 another localPref, same peers: the older stays": {
-			svc: Service{Serving: here}, peers: two, ads: []*config.BGPAdvertisement{
-				bgpAd("older", func(ad *config.BGPAdvertisement) { ad.Attributes.LocalPref = 100 }),
-				bgpAd("younger", func(ad *config.BGPAdvertisement) {
-					ad.Attributes.LocalPref, ad.Attributes.Communities = 200, []bgp.Community{standard(2, 2)}
-				}),
-			},
-			want: "10.20.30.1/32 to tor1,tor2 but not younger"},
-		"B10 another localPref, no peers named and one named": {
-			svc: Service{Serving: here}, peers: two, ads: []*config.BGPAdvertisement{
-				bgpAd("older", func(ad *config.BGPAdvertisement) { ad.Attributes.LocalPref, ad.Peers = 100, one }),
-				bgpAd("younger", func(ad *config.BGPAdvertisement) {
-					ad.Attributes.LocalPref, ad.Attributes.Communities = 200, []bgp.Community{standard(2, 2)}
-				}),
-			},
-			want: "10.20.30.1/32 to tor1 but not younger\n10.20.30.1/32 to tor2 with 2:2"},
-		"B10 another localPref, other peers": {
-			svc: Service{Serving: here}, peers: two, ads: []*config.BGPAdvertisement{
-				bgpAd("one", func(ad *config.BGPAdvertisement) { ad.Attributes.LocalPref, ad.Peers = 100, one }),
-				bgpAd("two", func(ad *config.BGPAdvertisement) { ad.Attributes.LocalPref, ad.Peers = 200, []string{"tor2"} }),
-			},
-			want: "10.20.30.1/32 to tor1\n10.20.30.1/32 to tor2"},
-		"B10 localPref 100 is the default": {
-			svc: Service{Serving: here}, peers: one, ads: []*config.BGPAdvertisement{
-				bgpAd("one", func(ad *config.BGPAdvertisement) { ad.Attributes.LocalPref = 100 }),
-				bgpAd("two", func(ad *config.BGPAdvertisement) { ad.Attributes.Communities = []bgp.Community{standard(2, 2)} }),
-			},
-			want: "10.20.30.1/32 to tor1 with 2:2"},
-		"B10 another localPref, another length": {
-			svc: Service{Serving: here}, peers: one, ads: []*config.BGPAdvertisement{
-				bgpAd("single", func(ad *config.BGPAdvertisement) { ad.Attributes.LocalPref = 100 }),
-				bgpAd("net", func(ad *config.BGPAdvertisement) { ad.Attributes.LocalPref, ad.Length4 = 200, 24 }),
-			},
-			want: "10.20.30.0/24 to tor1\n10.20.30.1/32 to tor1"},
-		"B10 another localPref, the other one for other nodes": {
-			svc: Service{Serving: here}, peers: one, ads: []*config.BGPAdvertisement{
-				bgpAd("there", func(ad *config.BGPAdvertisement) { ad.Attributes.LocalPref, ad.Nodes = 200, selector(t, "name=node-b") }),
-				bgpAd("here", func(ad *config.BGPAdvertisement) { ad.Attributes.LocalPref = 100 }),
-			},
-			want: "10.20.30.1/32 to tor1"},
 		"communities of overlapping advertisements are united": {
 			svc: Service{Serving: here}, peers: two, ads: []*config.BGPAdvertisement{
 				bgpAd("b", func(ad *config.BGPAdvertisement) {

@@ -115,7 +115,7 @@ func TestBGPIsEnough(t *testing.T) {
 		excluded := Node{Name: "node-c", Labels: labels.Set{"name": "node-c"}, Excluded: true}
 		w.setNode(excluded)
 		time.Sleep(2 * grief)
-		w.expectComplaint("none may", web.Name, "By BGP: node-a (no BGPPeer", 1, 1)
+		w.expectComplaint("none may", web.Name, "To routers, by BGPAdvertisement all: node-a (no BGPPeer", 1, 1)
 
 		// It is told again when more is wrong, not all the time, and without another Event.
 		for range 10 {
