@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 
 	"github.com/google/btree"
 	corev1 "k8s.io/api/core/v1"
@@ -105,6 +106,7 @@ func (a *Allocator) misfit(r *Request, addr netip.Addr, other types.NamespacedNa
 type sharedList struct {
 	byKey map[string]map[string]*lookalikes
 	of    map[netip.Addr]*lookalikes
+	nodes *btree.FreeListG[netip.Addr]
 }
 
 // lookalikes are addresses that all have the same ports in use, of the same backend and by the same namespaces.
@@ -116,7 +118,7 @@ type lookalikes struct {
 }
 
 func newSharedList() sharedList {
-	return sharedList{map[string]map[string]*lookalikes{}, map[netip.Addr]*lookalikes{}}
+	return sharedList{map[string]map[string]*lookalikes{}, map[netip.Addr]*lookalikes{}, btree.NewFreeListG[netip.Addr](btree.DefaultFreeListSize)}
 }
 
 func (l *sharedList) remove(addr netip.Addr) {
@@ -135,10 +137,10 @@ func (l *sharedList) remove(addr netip.Addr) {
 }
 
 func (l *sharedList) add(addr netip.Addr, all Sharing, namespaces []string) {
-	look := fmt.Sprintf("%q %q %v", all.Backend, namespaces, all.Ports)
+	look := lookOf(all, namespaces)
 	group := l.byKey[all.Key][look]
 	if group == nil {
-		group = &lookalikes{all, look, namespaces, btree.NewG(8, netip.Addr.Less)}
+		group = &lookalikes{all, look, namespaces, btree.NewWithFreeListG(8, netip.Addr.Less, l.nodes)}
 		if l.byKey[all.Key] == nil {
 			l.byKey[all.Key] = map[string]*lookalikes{}
 		}
@@ -146,6 +148,19 @@ func (l *sharedList) add(addr netip.Addr, all Sharing, namespaces []string) {
 	}
 	group.addrs.ReplaceOrInsert(addr)
 	l.of[addr] = group
+}
+
+// lookOf is the same for equal arguments only: neither names nor selectors have tabs in them.
+func lookOf(all Sharing, namespaces []string) string {
+	look := append(make([]byte, 0, 128), all.Backend...)
+	for _, p := range all.Ports {
+		look = append(append(look, '\t'), p.Protocol...)
+		look = strconv.AppendInt(look, int64(p.Number), 10)
+	}
+	for _, n := range namespaces {
+		look = append(append(look, '\t'), n...)
+	}
+	return string(look)
 }
 
 // offer enters an address anew among those that can be shared, after something has changed about its users.
