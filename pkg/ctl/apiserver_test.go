@@ -27,7 +27,7 @@ type apiServer struct {
 	pods      map[string]string                       // what a pod answers at a path: "pod:port/path"
 }
 
-// resources is plural -> group/version, kind, whether namespaced.
+// resources is plural, with the group for those of MetalLB -> group/version, kind, whether namespaced.
 var resources = []struct {
 	plural, groupVersion, kind string
 	namespaced                 bool
@@ -47,6 +47,10 @@ var resources = []struct {
 	{"communities", "steelyard.io/v1beta1", "Community", false},
 	{"serviceannouncements", "steelyard.io/v1beta1", "ServiceAnnouncement", true},
 	{"bgpsessions", "steelyard.io/v1beta1", "BGPSession", false},
+	{"configmaps", "v1", "ConfigMap", true},
+	{"metallb.io/ipaddresspools", "metallb.io/v1beta1", "IPAddressPool", true},
+	{"metallb.io/l2advertisements", "metallb.io/v1beta1", "L2Advertisement", true},
+	{"metallb.io/bgppeers", "metallb.io/v1beta1", "BGPPeer", true},
 }
 
 // startAPIServer starts one with the objects in the files.
@@ -64,7 +68,7 @@ func startAPIServer(t *testing.T, files ...string) *apiServer {
 				t.Fatal(file, err)
 			}
 			for _, r := range resources {
-				if r.kind == object.GetKind() {
+				if r.kind == object.GetKind() && r.groupVersion == object.GetAPIVersion() {
 					s.objects[r.plural] = append(s.objects[r.plural], object)
 				}
 			}
@@ -107,6 +111,9 @@ func (s *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		namespace, rest = rest[1], rest[2:]
 	}
 	resource := rest[0]
+	if path[1] == "metallb.io" {
+		resource = path[1] + "/" + resource
+	}
 	what := resource
 	if len(rest) > 2 {
 		what += "/" + rest[2]
@@ -167,7 +174,7 @@ func (s *apiServer) discovery(path, groupVersion string) any {
 	list := metav1.APIResourceList{TypeMeta: metav1.TypeMeta{Kind: "APIResourceList", APIVersion: "v1"}, GroupVersion: groupVersion}
 	for _, r := range resources {
 		if r.groupVersion == groupVersion && !s.absent[r.plural] {
-			list.APIResources = append(list.APIResources, metav1.APIResource{Name: r.plural, Kind: r.kind, Namespaced: r.namespaced, Verbs: metav1.Verbs{"get", "list"}})
+			list.APIResources = append(list.APIResources, metav1.APIResource{Name: strings.TrimPrefix(r.plural, "metallb.io/"), Kind: r.kind, Namespaced: r.namespaced, Verbs: metav1.Verbs{"get", "list"}})
 		}
 	}
 	return list

@@ -56,6 +56,9 @@ The exit code is 0 if all is carried over, 3 if something is not or is left to d
 			if err != nil {
 				return err
 			}
+			if len(result.Objects())+len(result.Notes) == 0 {
+				return fmt.Errorf("there is no configuration of MetalLB in namespace %s: name its namespace with -n, or files with -f", namespace)
+			}
 			return o.printMigration(result, before)
 		},
 	}
@@ -64,9 +67,6 @@ The exit code is 0 if all is carried over, 3 if something is not or is left to d
 }
 
 func (o *options) printMigration(result *migrate.Result, before *cluster.Snapshot) error {
-	if len(result.Objects())+len(result.Notes) == 0 {
-		return fmt.Errorf("there is no configuration of MetalLB")
-	}
 	text, err := result.YAML()
 	if err != nil {
 		return err
