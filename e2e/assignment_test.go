@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -77,7 +78,7 @@ func TestSharedAddress(t *testing.T) {
 
 		// With the policy Local, Services share only if their pods are the same.
 		update(t, "dns", func(s *corev1.Service) { local(s); s.Spec.Selector = map[string]string{"app": "echo", "kind": "none"} })
-		waits(t, "dns", "AddressTaken")
+		waits(t, "dns", "CannotShare")
 		has(t, "web", addr)
 		update(t, "dns", func(s *corev1.Service) { s.Spec.Selector = map[string]string{"app": "echo"} })
 		update(t, "web", local)
@@ -150,6 +151,9 @@ func TestServiceAllocation(t *testing.T) {
 	apply(t, allocation("first", "198.18.1.0/32", "{priority: 1, namespaces: [tenant]}")+
 		allocation("second", "198.18.1.1/32", "{priority: 2, namespaceSelectors: [{matchLabels: {tier: gold}}]}")+
 		allocation("third", "198.18.1.2/32", "{priority: 3, serviceSelectors: [{matchLabels: {exposed: public}}]}"))
+	for _, p := range []string{"first", "second", "third"} {
+		poolStatus(t, p, counts(0, 1, 1, metav1.ConditionFalse))
+	}
 	in := func(name string, labels map[string]string) *corev1.Service {
 		return create(t, lbService(name, f, inNamespace("tenant"), func(s *corev1.Service) { s.Labels = labels }))
 	}
@@ -283,7 +287,7 @@ func reservation(name, addresses, whom string) string {
 func TestReservations(t *testing.T) {
 	f := families[0]
 	apply(t, reservation("gateway", "198.18.5.0/32", "")+reservation("spoken-for", "198.18.5.2/32", ", for: {namespace: default, service: awaited}")+pool("reserved", "198.18.5.0/30"))
-	poolStatus(t, "reserved", counts(0, 3, 3, metav1.ConditionFalse))
+	poolStatus(t, "reserved", counts(0, 2, 3, metav1.ConditionFalse))
 	create(t, lbService("unasked", f, fromPool("reserved")))
 	has(t, "unasked", netip.MustParseAddr("198.18.5.1"))
 	create(t, lbService("asked", f, asking(netip.MustParseAddr("198.18.5.2"))))
@@ -309,6 +313,11 @@ func TestKeptAddress(t *testing.T) {
 			var list v1beta1.AddressReservationList
 			if err := lab.List(ctx, &list); err != nil || len(list.Items) != want {
 				return fmt.Errorf("there are %d: %v", len(list.Items), err)
+			}
+			for _, r := range list.Items {
+				if !meta.IsStatusConditionTrue(r.Status.Conditions, "Valid") {
+					return fmt.Errorf("%s is not in use: %+v", r.Name, r.Status)
+				}
 			}
 			return nil
 		}))

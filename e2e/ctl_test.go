@@ -60,6 +60,10 @@ func TestExplain(t *testing.T) {
 	create(t, lbService("lost", f, fromPool("nowhere")))
 	waits(t, "lost", "UnknownPool")
 	explained(t, "lost", 2, "nowhere")
+	if out := ctl(t, 2, "status"); !strings.Contains(out.Stdout, "default/lost") {
+		t.Errorf("the status does not name the Service that waits: %s", out.Stdout)
+	}
+	must(t, lab.Delete(t.Context(), lbService("lost", f)))
 
 	create(t, lbService("headless-chicken", f, selecting("nobody")))
 	address(t, "headless-chicken")
@@ -69,9 +73,13 @@ func TestExplain(t *testing.T) {
 	owner(t, address(t, "headless-chicken"))
 	explained(t, "headless-chicken", 0)
 
-	if out := ctl(t, 0, "status"); !strings.Contains(out.Stdout, "node-3") {
-		t.Errorf("the status does not name all speakers: %s", out.Stdout)
-	}
+	must(t, lab.WaitFor(t.Context(), "a status without fault", func(ctx context.Context) error {
+		out, err := lab.Ctl(ctx, "status")
+		if err != nil || out.Code != 0 || !strings.Contains(out.Stdout, "node-3") {
+			return fmt.Errorf("%v, it ended with %d: %s%s", err, out.Code, out.Stdout, out.Stderr)
+		}
+		return nil
+	}))
 	if out := ctl(t, 0, "pools", "--services"); !strings.Contains(out.Stdout, "default/explained") {
 		t.Errorf("the pools don't tell who has an address: %s", out.Stdout)
 	}
