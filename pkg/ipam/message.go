@@ -14,7 +14,7 @@ import (
 
 const (
 	fullMend  = "widen spec.addresses of an IPAddressPool, add a pool, or delete a Service that no longer needs its address"
-	quotaMend = "raise the quota, or delete a Service of the namespace that no longer needs its address"
+	quotaMend = "raise the quota, ask for another pool, or delete a Service of the namespace that no longer needs its address"
 	mostPools = 5 // how many a message names
 )
 
@@ -49,12 +49,12 @@ func (a *Allocator) shortfall(r *Request, pools []*pool, missing []Family) *refu
 				continue
 			}
 			full = append(full, p.fullText(f))
-			users = append(users, a.lowestUsers(p, f)...)
+			users = a.addLowestUsers(users, r, p, f)
 		}
 	}
 	mend := fullMend
 	if len(users) > 0 {
-		mend += ", such as " + strings.Join(users[:min(len(users), 3)], " or ")
+		mend += ", such as " + anyOf(users)
 	}
 	switch {
 	case len(full) == 0:
@@ -73,48 +73,52 @@ func (p *pool) fullText(f Family) string {
 	case p.total[f] == 0:
 		return fmt.Sprintf("all %s addresses of pool %s are in AddressReservations", f, p.Name)
 	case p.setAside[f] > 0:
-		return fmt.Sprintf("pool %s is full, %d of %d %s addresses are in use and %d are in AddressReservations for others",
-			p.Name, p.used[f], p.total[f], f, p.setAside[f])
+		return fmt.Sprintf("pool %s is full, %d of %d %s addresses are in use and the rest is reserved for others", p.Name, p.used[f], p.total[f], f)
 	}
 	return fmt.Sprintf("pool %s is full, %d of %d %s addresses are in use", p.Name, p.used[f], p.total[f], f)
 }
 
-// lowestUsers names some Services that have the lowest addresses of a full pool.
-func (a *Allocator) lowestUsers(p *pool, f Family) []string {
+// addLowestUsers adds some other Services that have the lowest addresses of a full pool, and could make room.
+func (a *Allocator) addLowestUsers(users []string, r *Request, p *pool, f Family) []string {
 	const enough, effort = 3, 32
-	var names []string
 	steps := 0
-	for _, r := range p.Ranges {
-		if FamilyOf(r.From) != f {
+	for _, span := range p.Ranges {
+		if FamilyOf(span.From) != f {
 			continue
 		}
-		for addr := r.From; r.Contains(addr) && len(names) < enough && steps < effort; addr = addr.Next() {
+		for addr := span.From; span.Contains(addr) && len(users) < enough && steps < effort; addr = addr.Next() {
 			steps++
-			users := a.holders[addr]
-			for _, user := range users[:min(len(users), enough-len(names))] {
-				names = append(names, user.String())
+			if piece := p.piece(addr); piece != nil {
+				addr = piece.To
+				continue
+			}
+			for _, user := range a.holders[addr] {
+				name := user.String()
+				if len(users) < enough && user != r.Service && slices.Contains(a.services[user].addrs, addr) && !slices.Contains(users, name) {
+					users = append(users, name)
+				}
 			}
 		}
 	}
-	return names
+	return users
 }
 
 // quotaText says that a namespace has all that it may have of a pool.
 func (a *Allocator) quotaText(r *Request, p *pool, f Family) string {
 	limit, _ := p.Quota(r.Service.Namespace, r.NamespaceLabels)
-	return fmt.Sprintf("namespace %s has %d %s addresses of pool %s, whose spec.namespaceQuotas lets it have %d",
-		r.Service.Namespace, p.namespaces[tenant{r.Service.Namespace, f}], f, p.Name, limit)
+	return fmt.Sprintf("namespace %s may have %d %s addresses of pool %s by spec.namespaceQuotas, and has %d",
+		r.Service.Namespace, limit, f, p.Name, p.namespaces[tenant{r.Service.Namespace, f}])
 }
 
-// beneficiary tells for whom a reservation is.
+// beneficiary tells for whom a reservation keeps its addresses.
 func beneficiary(by *config.Reservation) string {
 	switch {
 	case by.Namespace == "":
-		return "nobody"
+		return "from all Services"
 	case by.Service == "":
-		return "namespace " + by.Namespace
+		return "for namespace " + by.Namespace
 	}
-	return "Service " + types.NamespacedName{Namespace: by.Namespace, Name: by.Service}.String()
+	return "for Service " + types.NamespacedName{Namespace: by.Namespace, Name: by.Service}.String()
 }
 
 // result puts the decision into words. The Service waits if it has none of what it asks for now.
@@ -151,19 +155,16 @@ func (a *Allocator) lost(r *Request, addrs []netip.Addr) string {
 			continue
 		}
 		p := a.poolOf(addr)
-		users := a.holders[addr]
 		why := a.obstacle(r, addr)
 		switch {
-		case !slices.Contains(users, r.Service):
-			lost = append(lost, fmt.Sprintf("%s, which belongs to Service %s", addr, users[0]))
+		case why != nil:
+			lost = append(lost, fmt.Sprintf("%s, %s", addr, why.fact))
 		case p == nil:
 			lost = append(lost, fmt.Sprintf("%s, which is in no pool any longer", addr))
 		case !p.gives(addr):
 			lost = append(lost, fmt.Sprintf("%s, which pool %s gives out no longer", addr, p.Name))
 		case !p.allows(r):
 			lost = append(lost, fmt.Sprintf("%s, whose pool %s is reserved for other Services now", addr, p.Name))
-		case why != nil:
-			lost = append(lost, fmt.Sprintf("%s, %s", addr, why.message))
 		default:
 			lost = append(lost, addr.String())
 		}
@@ -177,6 +178,14 @@ func join(addrs []netip.Addr) string {
 		texts[i] = a.String()
 	}
 	return strings.Join(texts, " and ")
+}
+
+func anyOf(names []string) string {
+	last := len(names) - 1
+	if last == 0 {
+		return names[0]
+	}
+	return strings.Join(names[:last], ", ") + " or " + names[last]
 }
 
 func either(families []Family) string {

@@ -75,13 +75,13 @@ func (a *Allocator) permit(r *Request, addr netip.Addr, named []*pool) *refusal 
 		return refuse(PoolNotAllowed, "which is in pool %s, whose spec.serviceAllocation does not allow this Service: ask for another address, or add the Service's namespace or labels there", p.Name)
 	}
 	if why := a.obstacle(r, addr); why != nil {
-		return why
+		return refuse(why.reason, "%s: %s", why.fact, why.mend)
 	}
 	if slices.Contains(a.holders[addr], r.Service) {
 		return nil
 	}
 	if by := p.reservation(addr); by != nil && !by.For(r.Service.Namespace, r.Service.Name) {
-		return refuse(AddressReserved, "which AddressReservation %s keeps for %s: ask for another address, or change spec.for of the reservation", by.Name, beneficiary(by))
+		return refuse(AddressReserved, "which AddressReservation %s keeps %s: ask for another address, or change spec.for of the reservation", by.Name, beneficiary(by))
 	}
 	if !inNamespace(a.holders[addr], r.Service.Namespace) && !a.withinQuota(r, p, FamilyOf(addr)) {
 		return refuse(QuotaExceeded, "but %s: %s", a.quotaText(r, p, FamilyOf(addr)), quotaMend)

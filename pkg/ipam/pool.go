@@ -126,13 +126,21 @@ func (p *pool) has(f Family) bool {
 	return slices.ContainsFunc(p.Ranges, func(r config.Range) bool { return FamilyOf(r.From) == f })
 }
 
-// reservation returns the one that has the address, or nil.
-func (p *pool) reservation(a netip.Addr) *config.Reservation {
+// piece returns the reserved addresses that the address is one of, or nil.
+func (p *pool) piece(a netip.Addr) *reserved {
 	i := sort.Search(len(p.reservations), func(i int) bool { return a.Compare(p.reservations[i].To) <= 0 })
 	if i == len(p.reservations) || !p.reservations[i].Contains(a) {
 		return nil
 	}
-	return p.reservations[i].by
+	return &p.reservations[i]
+}
+
+// reservation returns the one that has the address, or nil.
+func (p *pool) reservation(a netip.Addr) *config.Reservation {
+	if piece := p.piece(a); piece != nil {
+		return piece.by
+	}
+	return nil
 }
 
 // take makes an address one in use.

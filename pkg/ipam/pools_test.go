@@ -72,7 +72,7 @@ func TestAdoptTellsWhatIsTaken(t *testing.T) {
 		t.Errorf("taken: %v", taken)
 	}
 	got := a.Assign(ask("young", current("10.0.0.0")))
-	if text(got.Addrs) != "10.0.0.1" || got.Lost != "10.0.0.0, which belongs to Service default/old" {
+	if text(got.Addrs) != "10.0.0.1" || got.Lost != "10.0.0.0, which Service default/old has" {
 		t.Errorf("young has %v; lost %s", got.Addrs, got.Lost)
 	}
 }

@@ -51,9 +51,15 @@ func (s Sharing) common(t Sharing) (Port, bool) {
 	return Port{}, false
 }
 
-// obstacle tells why a Service can't have an address that others have; nil if there are none, or if it may share with them. A
-// Service that is about to give the address back is in the way of newcomers, not of those that share with it.
-func (a *Allocator) obstacle(r *Request, addr netip.Addr) *refusal {
+// obstacle is why a Service can't have an address that others have.
+type obstacle struct {
+	reason     Reason
+	fact, mend string
+}
+
+// obstacle returns nil if nobody else has the address, or if the Service may share it with them. A Service that is about to give the
+// address back is in the way of newcomers, not of those that share with it.
+func (a *Allocator) obstacle(r *Request, addr netip.Addr) *obstacle {
 	newcomer := !slices.Contains(a.holders[addr], r.Service)
 	for _, other := range a.holders[addr] {
 		if other == r.Service {
@@ -62,7 +68,7 @@ func (a *Allocator) obstacle(r *Request, addr netip.Addr) *refusal {
 		h := a.services[other]
 		leaving := slices.Contains(h.leaving, addr)
 		if leaving && newcomer {
-			return &refusal{AddressTaken, fmt.Sprintf("which Service %s is about to give back: nothing has to be done", other)}
+			return &obstacle{AddressTaken, fmt.Sprintf("which Service %s is about to give back", other), "nothing has to be done"}
 		}
 		if leaving {
 			continue
@@ -74,31 +80,32 @@ func (a *Allocator) obstacle(r *Request, addr netip.Addr) *refusal {
 	return nil
 }
 
-// misfit tells why a Service can't share the address with another one.
-func (a *Allocator) misfit(r *Request, addr netip.Addr, other types.NamespacedName, theirs Sharing) *refusal {
+// misfit tells why a Service can't share the address with another one, nil if it can.
+func (a *Allocator) misfit(r *Request, addr netip.Addr, other types.NamespacedName, theirs Sharing) *obstacle {
 	ours := r.Sharing
-	switch {
-	case ours.Key == "" || ours.Key != theirs.Key:
-		return &refusal{AddressTaken, fmt.Sprintf(
-			"which Service %s has: ask for another address, delete that Service, or give both the same key in annotation steelyard.io/allow-shared-ip", other)}
-	case ours.Backend != theirs.Backend:
-		return &refusal{CannotShare, fmt.Sprintf(
-			"which Service %s has, with the same key for sharing but with other pods: set spec.externalTrafficPolicy of both to Cluster, or give both the same spec.selector in one namespace", other)}
+	fact := fmt.Sprintf("which Service %s has", other)
+	if ours.Key == "" || ours.Key != theirs.Key {
+		return &obstacle{AddressTaken, fact,
+			"ask for another address, delete that Service, or give both the same key in annotation steelyard.io/allow-shared-ip"}
+	}
+	fact += ", with the same key for sharing, but "
+	if ours.Backend != theirs.Backend {
+		return &obstacle{CannotShare, fact + "with other pods",
+			"set spec.externalTrafficPolicy of both to Cluster, or give both the same spec.selector in one namespace"}
 	}
 	if port, ok := ours.common(theirs); ok {
-		return &refusal{CannotShare, fmt.Sprintf(
-			"which Service %s has, with the same key for sharing but with the same port too, %s %d: change the port of one of the two, or ask for another address",
-			other, port.Protocol, port.Number)}
+		return &obstacle{CannotShare, fact + fmt.Sprintf("both serve %s port %d", port.Protocol, port.Number),
+			"change the port of one of the two, or ask for another address"}
 	}
-	if p := a.poolOf(addr); other.Namespace != r.Service.Namespace && (p == nil || !p.ShareAcrossNamespaces) {
-		pool := "its pool"
-		if p != nil {
-			pool = "pool " + p.Name
-		}
-		return &refusal{CannotShare, fmt.Sprintf(
-			"which Service %s has, of another namespace: ask for another address, or set spec.shareAcrossNamespaces of %s to true", other, pool)}
+	p := a.poolOf(addr)
+	if other.Namespace == r.Service.Namespace || p != nil && p.ShareAcrossNamespaces {
+		return nil
 	}
-	return nil
+	mend := "ask for another address"
+	if p != nil {
+		mend += fmt.Sprintf(", or set spec.shareAcrossNamespaces of pool %s to true", p.Name)
+	}
+	return &obstacle{CannotShare, fact + "in another namespace", mend}
 }
 
 // sharedList is the addresses of a pool that a Service with a key may join. Those whose users look the same from without stand
