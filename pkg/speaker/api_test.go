@@ -281,9 +281,15 @@ func TestReports(t *testing.T) {
 			}
 		}
 	}
-	r.Withdraw("default/web")
-	eventually(t, "the condition is taken back", func() bool { return len(f.writes()) == 3 })
-	if want := `PATCH /api/v1/namespaces/default/services/web/status {"status":{"conditions":[{"$patch":"delete","type":"steelyard.io/Announced"}]}}`; f.writes()[2] != want {
+	r.Complain("default/web", "NoEligibleNode", "in other words", true)
+	eventually(t, "the condition is amended", func() bool { return len(f.writes()) == 3 })
+	if want := `PATCH /api/v1/namespaces/default/services/web/status {"status":{"conditions":[` +
+		`{"type":"steelyard.io/Announced","status":"False","reason":"NoEligibleNode","message":"in other words"}]}}`; f.writes()[2] != want {
 		t.Errorf("wrote %s, want %s", f.writes()[2], want)
+	}
+	r.Withdraw("default/web")
+	eventually(t, "the condition is taken back", func() bool { return len(f.writes()) == 4 })
+	if want := `PATCH /api/v1/namespaces/default/services/web/status {"status":{"conditions":[{"$patch":"delete","type":"steelyard.io/Announced"}]}}`; f.writes()[3] != want {
+		t.Errorf("wrote %s, want %s", f.writes()[3], want)
 	}
 }

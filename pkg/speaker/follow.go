@@ -16,6 +16,7 @@ import (
 type sight struct {
 	stale  bool
 	quorum bool
+	first  bool            // this node is the first by name of the live members: it does what one has to do for all
 	live   map[string]bool // the live members
 	nodes  []announce.Node // live members with a Node object, sorted by name
 }
@@ -36,7 +37,6 @@ func usable(n *announce.Node) bool {
 // what a node may take that is now, or that has other labels or interfaces.
 func (s *Speaker) follow(now time.Time) {
 	old := s.view
-	wasFirst := s.first()
 	s.view = s.look(now)
 	s.view.quorum = s.steadyQuorum(s.members.Quorum(), now)
 	s.nodesChanged = false
@@ -76,7 +76,7 @@ func (s *Speaker) follow(now time.Time) {
 		}
 	}
 	moved := s.moved(old.nodes)
-	becameFirst := !wasFirst && s.first()
+	becameFirst := s.view.first && !old.first
 	for _, svc := range s.services {
 		if come && svc.restless || changed && svc.choosy || slices.ContainsFunc(svc.witnesses, func(n string) bool { return moved[n] }) || becameFirst && svc.Complaint != "" {
 			s.dirty[svc.Name] = svc
@@ -168,11 +168,12 @@ func (s *Speaker) doubt(now time.Time) {
 }
 
 func (s *Speaker) look(now time.Time) sight {
-	v := sight{live: map[string]bool{}}
+	v := sight{first: true, live: map[string]bool{}}
 	members := s.members.Members()
 	s.met = s.met || len(members) > 1
 	for _, m := range members {
 		v.live[m.Name] = true
+		v.first = v.first && m.Name >= s.config.Node
 		for _, mac := range m.MACs {
 			s.macs.add(mac)
 		}

@@ -83,22 +83,12 @@ func (s *Speaker) show() {
 	clear(s.toShow)
 }
 
-// first tells whether this node is the first by name of those that live, which does what one has to do for all.
-func (s *Speaker) first() bool {
-	for name := range s.view.live {
-		if name < s.config.Node {
-			return false
-		}
-	}
-	return true
-}
-
 // bury has one speaker, the first by name, delete what dead nodes have left.
 func (s *Speaker) bury(now time.Time) {
 	if s.config.Shown == nil {
 		return
 	}
-	if !s.first() {
+	if !s.view.first {
 		return
 	}
 	// Nodes may have gone while nobody looked.

@@ -51,7 +51,7 @@ func (s *Speaker) lookForAnnouncers(b *ballot, now time.Time) {
 			s.at(a, until)
 		}
 	}
-	if !s.first() {
+	if !s.view.first {
 		return
 	}
 	for _, svc := range b.services {
@@ -124,7 +124,7 @@ func (s *Speaker) plea(svc *service) string {
 func (s *Speaker) dropComplaints() {
 	for name := range s.outlived {
 		svc := s.services[name]
-		if about := svc != nil && (len(svc.addrs) > 0 || svc.Complaint == ""); !about && s.first() {
+		if about := svc != nil && (len(svc.addrs) > 0 || svc.Complaint == ""); !about && s.view.first {
 			s.config.Reporter.Withdraw(name)
 		}
 	}

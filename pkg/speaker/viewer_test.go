@@ -13,6 +13,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/steelyard-lb/steelyard/pkg/api/v1beta1"
 	"github.com/steelyard-lb/steelyard/pkg/config"
@@ -95,6 +96,12 @@ func TestView(t *testing.T) {
 		in.expect(t, "without rules", "/view/services/default/here", `{"node":"node-a","addresses":[`+
 			`{"address":"10.0.0.1","pool":"pool","carried":false,"layer2":{"announced":false,"refused":"NotCarried"},"bgp":{"refused":"NotCarried"}},`+
 			`{"address":"2001:db8::1","pool":"pool","carried":false,"layer2":{"announced":false,"refused":"NotCarried"},"bgp":{"refused":"NoPeer"}}]}`)
+
+		w.setNode(Node{Name: "node-a", Labels: labels.Set{"name": "node-a"}, Excluded: true})
+		time.Sleep(time.Second)
+		in.expect(t, "excluded", "/view/services/default/here", `{"node":"node-a","addresses":[`+
+			`{"address":"10.0.0.1","pool":"pool","carried":false,"layer2":{"announced":false,"refused":"ExcludedByLabel"},"bgp":{"refused":"ExcludedByLabel"}},`+
+			`{"address":"2001:db8::1","pool":"pool","carried":false,"layer2":{"announced":false,"refused":"ExcludedByLabel"},"bgp":{"refused":"NoPeer"}}]}`)
 
 		if code, got := in.get("/view/services/default/none"); code != http.StatusNotFound || !strings.Contains(got, "default/none") {
 			t.Errorf("of a Service that there is not it says %d %s", code, got)
