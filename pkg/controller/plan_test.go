@@ -2,8 +2,6 @@ package controller
 
 import (
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"testing"
 
@@ -11,7 +9,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/yaml"
 
 	"github.com/steelyard-lb/steelyard/pkg/api/v1beta1"
 	"github.com/steelyard-lb/steelyard/pkg/assign"
@@ -21,24 +18,8 @@ import (
 
 // TestPlan: in every scenario, what package plan says of a change of pools and reservations is what the controller then does.
 func TestPlan(t *testing.T) {
-	files, err := filepath.Glob("testdata/*.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var scenarios []scenario
-	for _, file := range files {
-		text, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var more []scenario
-		if err := yaml.UnmarshalStrict(text, &more); err != nil {
-			t.Fatalf("%s: %v", file, err)
-		}
-		scenarios = append(scenarios, more...)
-	}
 	planned := 0
-	for _, s := range scenarios {
+	for _, s := range readScenarios(t) {
 		t.Run(s.Name, func(t *testing.T) {
 			for seed := range uint64(10) {
 				w := newWorld(t, seed, ptr.Deref(s.Class, class))

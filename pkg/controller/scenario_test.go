@@ -55,32 +55,37 @@ type step struct {
 }
 
 func TestScenarios(t *testing.T) {
+	for _, s := range readScenarios(t) {
+		t.Run(s.Name, func(t *testing.T) {
+			t.Parallel()
+			ends := map[string]bool{}
+			for seed := range uint64(100) {
+				if ends[s.play(newWorld(t, seed, ptr.Deref(s.Class, class)))] = true; len(ends) > 1 {
+					t.Fatalf("ends differ:\n%s", strings.Join(slices.Collect(maps.Keys(ends)), "\n\n"))
+				}
+			}
+		})
+	}
+}
+
+func readScenarios(t *testing.T) []scenario {
 	files, err := filepath.Glob("testdata/*.yaml")
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no scenarios: %v", err)
 	}
+	var all []scenario
 	for _, file := range files {
-		var scenarios []scenario
 		text, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
 		}
+		var scenarios []scenario
 		if err := yaml.UnmarshalStrict(text, &scenarios); err != nil {
 			t.Fatalf("%s: %v", file, err)
 		}
-		for _, s := range scenarios {
-			t.Run(strings.TrimSuffix(filepath.Base(file), ".yaml")+"/"+s.Name, func(t *testing.T) {
-				t.Parallel()
-				ends := map[string]bool{}
-				for seed := range uint64(100) {
-					end := s.play(newWorld(t, seed, ptr.Deref(s.Class, class)))
-					if ends[end] = true; len(ends) > 1 {
-						t.Fatalf("ends differ:\n%s", strings.Join(slices.Collect(maps.Keys(ends)), "\n\n"))
-					}
-				}
-			})
-		}
+		all = append(all, scenarios...)
 	}
+	return all
 }
 
 // play goes through the steps and returns the end.
