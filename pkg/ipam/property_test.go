@@ -103,6 +103,9 @@ func (w *world) given(t *rapid.T, o *object, addr netip.Addr) {
 	}
 	alone := true
 	for _, user := range w.holders[addr] {
+		if slices.Contains(w.Allocator.services[user].leaving, addr) {
+			t.Fatalf("%s got %s, which %s has not given back yet", o.Service, addr, user)
+		}
 		if user.Namespace != o.Service.Namespace && !p.ShareAcrossNamespaces {
 			t.Fatalf("%s got %s, which %s has", o.Service, addr, user)
 		}
