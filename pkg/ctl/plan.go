@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -56,8 +57,10 @@ could not be found out.`,
 			if err != nil {
 				return err
 			}
-			if !before.Knows(cluster.Services) {
-				return errors.New("the Services can't be read, and the plan is about them: ask for the right to list services in all namespaces")
+			for _, gap := range before.Gaps {
+				if slices.Contains(decisive, gap.Resource) {
+					return fmt.Errorf("there is no plan without %s: %s", gap.Resource, gap.Why)
+				}
 			}
 			after, err := edit.Apply(before, metav1.Now())
 			if err != nil {
@@ -79,6 +82,9 @@ could not be found out.`,
 	out.addTo(cmd)
 	return cmd
 }
+
+// decisive are the resources that decide who has which address.
+var decisive = []string{cluster.Services, cluster.Namespaces, cluster.IPAddressPools, cluster.AddressReservations}
 
 // edit is a change, and what of the files is none.
 type edit struct {

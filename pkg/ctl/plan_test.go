@@ -43,7 +43,7 @@ func TestPlanAndMigrate(t *testing.T) {
 		"a kind that is not ours": {args: "plan --delete pods/x", code: exitFailed, says: []string{"write KIND/NAME, where KIND is one of IPAddressPool,"}},
 		"Services that may not be read": {
 			prepare: func(s *apiServer) { s.forbid("services") }, args: "plan -f testdata/moved.yaml", code: exitFailed,
-			says: []string{"ask for the right to list services in all namespaces"},
+			says: []string{"error: there is no plan without services: you may not"},
 		},
 		"nodes that may not be read": {
 			prepare: func(s *apiServer) { s.forbid("nodes") }, args: "plan -f testdata/moved.yaml", code: exitLoss,

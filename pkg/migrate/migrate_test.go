@@ -74,6 +74,34 @@ func TestLost(t *testing.T) {
 
 var now = metav1.NewTime(time.Date(2026, 1, 2, 0, 0, 0, 0, time.UTC))
 
+// FuzzConvert: whatever MetalLB's objects are, something comes of them, and what comes is in the words of the API.
+func FuzzConvert(f *testing.F) {
+	for _, text := range []string{
+		"{address-pools: [{name: a, protocol: bgp}], peers: [{}, {}], bgp-communities: {a: b}, bfd-profiles: [{}]}",
+		"{apiVersion: metallb.io/v1beta2, kind: BGPPeer, metadata: {name: x}, spec: {passwordSecret: {}, holdTime: 1h, nodeSelectors: [{}]}}",
+		"{apiVersion: metallb.io/v1beta1, kind: IPAddressPool, spec: {addresses: [1, x, 192.0.2.0/24]}}",
+		"{apiVersion: metallb.io/v1beta1, kind: AddressPool, spec: {protocol: x, bgpAdvertisements: [{}]}}",
+		"{apiVersion: v1, kind: ConfigMap, metadata: {name: metallb-excludel2}, data: {excludel2.yaml: ']'}}",
+		"{apiVersion: v1, kind: ConfigMap, metadata: {name: config}, data: {config: 'peers: 1'}}",
+		"{kind: 1, apiVersion: 2, metadata: 3, spec: 4}",
+	} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		o := unstructured.Unstructured{}
+		if yaml.Unmarshal([]byte(text), &o.Object) != nil {
+			return
+		}
+		result, err := Convert([]unstructured.Unstructured{o, o}, &cluster.Snapshot{}, "metallb-system", now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := result.YAML(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 func read(t *testing.T, file string) ([]unstructured.Unstructured, *cluster.Snapshot) {
 	t.Helper()
 	var objects []unstructured.Unstructured

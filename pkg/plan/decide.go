@@ -33,9 +33,6 @@ type controller struct {
 	oldest     []types.NamespacedName
 	reasons    map[types.NamespacedName]ipam.Reason // of the conditions
 	decisions  map[types.NamespacedName]decision
-
-	queue  []types.NamespacedName
-	queued map[types.NamespacedName]bool
 }
 
 // decide returns what the controller decides when the configuration changes, for the Services that it looks at then.
@@ -43,7 +40,7 @@ func decide(s *cluster.Snapshot, before, after *config.Config) map[types.Namespa
 	c := &controller{
 		class: s.Class(), allocator: ipam.New(), namespaces: map[string]labels.Set{},
 		services: map[types.NamespacedName]*corev1.Service{}, reasons: map[types.NamespacedName]ipam.Reason{},
-		decisions: map[types.NamespacedName]decision{}, queued: map[types.NamespacedName]bool{},
+		decisions: map[types.NamespacedName]decision{},
 	}
 	for i := range s.Namespaces {
 		c.namespaces[s.Namespaces[i].Name] = s.Namespaces[i].Labels
@@ -73,49 +70,43 @@ func decide(s *cluster.Snapshot, before, after *config.Config) map[types.Namespa
 	if !changed {
 		return nil
 	}
+	// Those whose address is gone choose before those that wait for one, and both by age.
 	touched := map[types.NamespacedName]bool{}
 	for _, name := range concerned {
 		touched[name] = true
 	}
-	for _, name := range c.oldest {
-		if touched[name] {
-			c.add(name)
+	round := c.all(func(name types.NamespacedName) bool { return touched[name] })
+	round = append(round, c.all(func(name types.NamespacedName) bool { return !touched[name] && c.waits(name) })...)
+	for len(round) > 0 {
+		freed := false
+		for _, name := range round {
+			freed = c.reconcile(name) || freed
 		}
-	}
-	c.wake()
-	for len(c.queue) > 0 {
-		name := c.queue[0]
-		c.queue, c.queued[name] = c.queue[1:], false
-		c.reconcile(name)
+		round = nil
+		if freed {
+			round = c.all(c.waits)
+		}
 	}
 	return c.decisions
 }
 
-func (c *controller) add(name types.NamespacedName) {
-	if !c.queued[name] {
-		c.queue, c.queued[name] = append(c.queue, name), true
-	}
+// all returns the Services that are wanted, the oldest first.
+func (c *controller) all(wanted func(types.NamespacedName) bool) []types.NamespacedName {
+	return slices.DeleteFunc(slices.Clone(c.oldest), func(name types.NamespacedName) bool { return !wanted(name) })
 }
 
-// wake has another look at all Services that wait, the oldest first.
-func (c *controller) wake() {
-	for _, name := range c.oldest {
-		if c.reasons[name] != ipam.Assigned {
-			c.add(name)
-		}
-	}
-}
+// waits tells whether the Service would take an address, or one more, if there were one.
+func (c *controller) waits(name types.NamespacedName) bool { return c.reasons[name] != ipam.Assigned }
 
-func (c *controller) reconcile(name types.NamespacedName) {
+// reconcile decides what the Service has, and tells whether another one may have more by that.
+func (c *controller) reconcile(name types.NamespacedName) (freed bool) {
 	svc := c.services[name]
 	// A condition wants a time, which nobody looks at here.
 	d := assign.Decide(svc, c.class, c.namespaces[name.Namespace], c.allocator, metav1.Unix(0, 0))
 	svc.Status = d.Status
 	c.reasons[name] = d.Reason
 	c.note(name, d)
-	if freed := c.allocator.Settle(name); freed || d.Eased {
-		c.wake()
-	}
+	return c.allocator.Settle(name) || d.Eased
 }
 
 // note keeps what the Service has in the end, and the words for what it lost on the way there.
