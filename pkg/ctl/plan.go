@@ -28,7 +28,8 @@ func newPlan(o *options) *cobra.Command {
 		Long: `Say what a change of pools, advertisements or peers would do, before it is made: which Services keep, move, lose or get an address, and
 who announces them then. Nothing is written.
 
-Objects in the files are created, or replace those of their kind and name, as kubectl replace does.
+Objects in the files are created, or replace those of their kind and name, as kubectl replace does. The plan is for all of that at once, so
+apply what adds addresses before what takes them away.
 
 The exit code is 0 if no Service loses anything, 3 if one loses or moves an address or is announced by nobody any more, and 1 if that
 could not be found out.`,
