@@ -167,7 +167,8 @@ func (f *Field) refusals(why func(*Node) Reason) string {
 	}
 	texts := make([]string, len(reasons))
 	for i, r := range reasons {
-		texts[i] = few(refused[r]) + " (" + mends[r] + ")"
+		words := Say(r)
+		texts[i] = fmt.Sprintf("%s (%s: %s)", few(refused[r]), words.What, words.MendOn(refused[r]))
 	}
 	return strings.Join(texts, "; ")
 }
@@ -180,18 +181,4 @@ func few(names []string) string {
 		list += fmt.Sprintf(" and %d more", more)
 	}
 	return list
-}
-
-// mends says why a node is refused, and how to mend it.
-var mends = map[Reason]string{
-	NoLiveSpeaker:      "no speaker is alive there: see that its pod runs",
-	Leaving:            "its speaker is stopping",
-	NetworkUnavailable: "its condition NetworkUnavailable is True: see that its network plugin runs",
-	ExcludedByLabel: "it has the label node.kubernetes.io/exclude-from-external-load-balancers: " +
-		"remove the label, or set speaker.ignoreExcludeLB in the chart's values",
-	NotSelected:     "not selected: correct spec.nodeSelectors of the advertisement",
-	NoInterface:     "no interface there is up that the advertisement is for: correct spec.interfaces, or see to the node's interfaces",
-	NoLocalEndpoint: "no endpoint serves there, and externalTrafficPolicy is Local: run a pod there, or set the policy to Cluster",
-	NoPeer: "no BGPPeer is both for it and for addresses of this family: correct spec.nodeSelectors or spec.dualStackAddressFamily of a BGPPeer, " +
-		"or spec.peers of the advertisement",
 }

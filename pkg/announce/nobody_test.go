@@ -109,13 +109,14 @@ func TestAnnouncer(t *testing.T) {
 		BGPAdvertisements: []*config.BGPAdvertisement{{Name: "routers", Pools: []string{"prod"}, Length4: 32, Length6: 128}},
 		BGPPeers:          []*config.BGPPeer{{Name: "unnumbered", Interface: "eth7"}},
 	}
-	for name, ads := range map[string][]*config.L2Advertisement{"BGP alone": nil, "BGP, where no node has an interface for the other": {{Name: "lan", Pools: []string{"prod"}}}} {
+	lan := []*config.L2Advertisement{{Name: "lan", Pools: []string{"prod"}}}
+	for name, ads := range map[string][]*config.L2Advertisement{"BGP alone": nil, "BGP, where no node has an interface for the other": lan} {
 		field.L2Advertisements = ads
 		if node, reason := field.Announcer(svc, addr, "prod"); node != "node-b" || reason != "" {
 			t.Errorf("%s: %q %q", name, node, reason)
 		}
 	}
-	field.Nodes[1].Interfaces, field.BGPPeers = []string{"eth0"}, nil
+	field.Nodes[1].Interfaces, field.BGPPeers, field.L2Advertisements = []string{"eth0"}, nil, lan
 	if node, reason := field.Announcer(svc, addr, "prod"); node != "node-b" || reason != "" {
 		t.Errorf("the local network alone: %q %q", node, reason)
 	}

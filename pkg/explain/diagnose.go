@@ -182,7 +182,7 @@ func (f *facts) addressFindings(a *Address, e *Explanation) []ranked {
 		return nil
 	}
 	if len(a.L2Advertisements)+len(a.BGPAdvertisements) == 0 {
-		words := Say(a.RefusedLayer2)
+		words := announce.Say(a.RefusedLayer2)
 		return a.say(noAdvertisement, string(a.RefusedLayer2), fmt.Sprintf("nobody may announce %%s of pool %s: %s", a.Pool, words.What), words.Mend)
 	}
 	if len(f.spec.Serving) == 0 {
@@ -192,7 +192,7 @@ func (f *facts) addressFindings(a *Address, e *Explanation) []ranked {
 	if len(a.L2Advertisements) > 0 {
 		found = f.layer2Findings(a)
 	} else if a.RefusedLayer2 == announce.SharedWithServiceSelector {
-		words := Say(a.RefusedLayer2)
+		words := announce.Say(a.RefusedLayer2)
 		found = a.say(degraded, string(a.RefusedLayer2), "%s is announced to routers only: "+words.What, words.Mend)
 	}
 	if len(a.BGPAdvertisements) > 0 {
@@ -202,7 +202,7 @@ func (f *facts) addressFindings(a *Address, e *Explanation) []ranked {
 }
 
 func (f *facts) noEndpoint(e *Explanation) Finding {
-	words := Say(announce.NoServingEndpoint)
+	words := announce.Say(announce.NoServingEndpoint)
 	out := Finding{Reason: string(announce.NoServingEndpoint), Mend: []string{words.Mend}}
 	n := 0
 	for _, on := range e.Endpoints {
@@ -232,7 +232,7 @@ func (f *facts) complaints(found bool) []ranked {
 	r := ranked{rank: complained, Finding: Finding{Reason: c.Reason, Message: c.Message}}
 	if c.Reason == string(announce.AddressConflict) {
 		r.rank = conflict
-		r.Mend = []string{Say(announce.AddressConflict).Mend}
+		r.Mend = []string{announce.Say(announce.AddressConflict).Mend}
 	} else if found {
 		return nil
 	}

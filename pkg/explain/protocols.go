@@ -42,7 +42,7 @@ func (f *facts) conflicts(a *Address) []ranked {
 	for _, n := range a.Nodes {
 		if n.Layer2.Conflict != "" {
 			return a.say(conflict, string(announce.AddressConflict), fmt.Sprintf("%%s is not ours alone, as node %s has noticed: %s", n.Node, n.Layer2.Conflict),
-				Say(announce.AddressConflict).Mend)
+				announce.Say(announce.AddressConflict).Mend)
 		}
 	}
 	return nil
@@ -73,17 +73,17 @@ func (f *facts) bgpFindings(a *Address) []ranked {
 	case len(tell) == 0:
 		return f.nobody(a, "to routers", candidates, func(n *Node) announce.Reason { return n.BGP.Refused })
 	case len(up) == 0:
-		return a.say(sessionDown, string(announce.SessionDown), "no router hears of %s, because no session is up: "+f.downs(tell), Say(announce.SessionDown).Mend)
+		return a.say(sessionDown, string(announce.SessionDown), "no router hears of %s, because no session is up: "+f.downs(tell), announce.Say(announce.SessionDown).Mend)
 	}
 	var found []ranked
 	if downs := f.downs(tell); downs != "" {
-		found = a.say(degraded, string(announce.SessionDown), "not every router hears of %s from every node: "+downs, Say(announce.SessionDown).Mend)
+		found = a.say(degraded, string(announce.SessionDown), "not every router hears of %s from every node: "+downs, announce.Say(announce.SessionDown).Mend)
 	}
 	if len(uncarried) > 0 {
 		found = append(found, a.uncarried(uncarried, degraded)...)
 	}
 	if len(stale) > 0 {
-		words := Say(announce.NoLiveSpeaker)
+		words := announce.Say(announce.NoLiveSpeaker)
 		found = append(found, a.say(degraded, string(announce.NoLiveSpeaker), names(stale)+" told routers of %s, but the speaker there does not run any more", words.Mend)...)
 	}
 	return found
@@ -116,7 +116,7 @@ func (f *facts) nobody(a *Address, how string, candidates []*Node, refusal func(
 			mend = append(mend, refused...)
 			continue
 		}
-		mend = append(mend, fmt.Sprintf("%s: %s; %s", nodes, Say(reason).What, Say(reason).mendOn(byReason[reason])))
+		mend = append(mend, fmt.Sprintf("%s: %s; %s", nodes, announce.Say(reason).What, announce.Say(reason).MendOn(byReason[reason])))
 	}
 	rank, reason := noNode, announce.NoEligibleNode
 	message := fmt.Sprintf("no node may announce %%s %s: %s", how, strings.Join(why, "; "))
@@ -156,7 +156,7 @@ func (f *facts) nobodyDoes(a *Address, how string, candidates []*Node) []ranked 
 		return nil
 	case len(dead) > 0:
 		return a.say(speakerDead, string(announce.NoLiveSpeaker), names(dead)+" answered for %s last, but the speaker there does not run any more; "+
-			"nobody has taken over yet, though "+names(able)+" may", "look again in a few seconds", Say(announce.NoLiveSpeaker).Mend)
+			"nobody has taken over yet, though "+names(able)+" may", "look again in a few seconds", announce.Say(announce.NoLiveSpeaker).Mend)
 	}
 	return a.say(notAnnounced, NotAnnounced, fmt.Sprintf("nobody announces %%s %s, though %s may", how, names(able)),
 		"a fresh address is announced within a few seconds, after a look whether another machine has it: look again",
@@ -174,7 +174,7 @@ func (f *facts) refusedSessions(nodes []string) []string {
 			}
 			why := session.LastError
 			if why == "" {
-				words := Say(announce.Reason(session.Reason))
+				words := announce.Say(announce.Reason(session.Reason))
 				why = words.What + "; " + words.Mend
 			}
 			all.add("no session with BGPPeer "+p.Name+": "+why, node)
@@ -229,7 +229,7 @@ func (a *Address) say(rank rank, reason, message string, mend ...string) []ranke
 }
 
 func (a *Address) uncarried(nodes []*Node, rank rank) []ranked {
-	return a.say(rank, string(announce.NotCarried), "the rules for %s are not in the kernel of "+names(nodes)+", so packets for it would be lost there", Say(announce.NotCarried).Mend)
+	return a.say(rank, string(announce.NotCarried), "the rules for %s are not in the kernel of "+names(nodes)+", so packets for it would be lost there", announce.Say(announce.NotCarried).Mend)
 }
 
 func names(nodes []*Node) string {

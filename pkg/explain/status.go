@@ -200,7 +200,7 @@ func (in *Installation) judge(s *cluster.Snapshot) {
 		}
 	}
 	if down > 0 {
-		wrong("BGPSessionDown", fmt.Sprintf("%d of %s not up: see below", down, count(len(in.Sessions), "BGP session")), Say(announce.SessionDown).Mend)
+		wrong("BGPSessionDown", fmt.Sprintf("%d of %s not up: see below", down, count(len(in.Sessions), "BGP session")), announce.Say(announce.SessionDown).Mend)
 	}
 	if n := in.harmful(); n > 0 {
 		wrong("InvalidConfiguration", count(n, "fault")+" in the configuration: see below")
@@ -214,7 +214,7 @@ func (in *Installation) judgeConflicts(wrong func(reason, message string, mend .
 	for _, sp := range in.Speakers {
 		if sp.Says != nil && len(sp.Says.Conflicts) > 0 {
 			wrong(string(announce.AddressConflict), fmt.Sprintf("another machine on the network of %s answers for %s", sp.Node, join(sp.Says.Conflicts)),
-				Say(announce.AddressConflict).Mend)
+				announce.Say(announce.AddressConflict).Mend)
 		}
 	}
 }

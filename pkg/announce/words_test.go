@@ -1,4 +1,4 @@
-package explain
+package announce
 
 import (
 	"go/ast"
@@ -6,13 +6,11 @@ import (
 	"go/token"
 	"strconv"
 	"testing"
-
-	"github.com/steelyard-lb/steelyard/pkg/announce"
 )
 
 // TestWords fails when somebody adds a reason and no words for it.
 func TestWords(t *testing.T) {
-	file, err := parser.ParseFile(token.NewFileSet(), "../announce/reasons.go", nil, 0)
+	file, err := parser.ParseFile(token.NewFileSet(), "reasons.go", nil, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -27,7 +25,7 @@ func TestWords(t *testing.T) {
 			t.Fatal(err)
 		}
 		reasons++
-		if words[announce.Reason(reason)].What == "" {
+		if words[Reason(reason)].What == "" {
 			t.Errorf("there are no words for %s", reason)
 		}
 		return true
