@@ -177,26 +177,25 @@ func (a *Allocator) offer(addr netip.Addr) {
 		return
 	}
 	p.shared.remove(addr)
-	if !p.gives(addr) || p.reservation(addr) != nil {
+	users := a.holders[addr]
+	if len(users) == 0 || a.services[users[0]].sharing.Key == "" || !p.gives(addr) || p.reservation(addr) != nil {
 		return
 	}
-	var all Sharing
-	var namespaces []string
-	for _, user := range a.holders[addr] {
+	all := Sharing{Ports: make([]Port, 0, 2*len(users))}
+	namespaces := make([]string, 0, 1)
+	for _, user := range users { // by namespace
 		h := a.services[user]
 		if h.sharing.Key == "" || slices.Contains(h.leaving, addr) {
 			return
 		}
 		all.Key, all.Backend = h.sharing.Key, h.sharing.Backend
 		all.Ports = append(all.Ports, h.sharing.Ports...)
-		namespaces = append(namespaces, user.Namespace)
-	}
-	if all.Key == "" {
-		return
+		if !slices.Contains(namespaces, user.Namespace) {
+			namespaces = append(namespaces, user.Namespace)
+		}
 	}
 	slices.SortFunc(all.Ports, comparePorts)
-	slices.Sort(namespaces)
-	p.shared.add(addr, all, slices.Compact(namespaces))
+	p.shared.add(addr, all, namespaces)
 }
 
 // lowestShared returns the lowest address of a pool that the Service can share by its key.
