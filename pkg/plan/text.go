@@ -50,13 +50,17 @@ func (s *Service) change() string {
 }
 
 func (s *Service) outcome() string {
+	silent := "nobody announces it"
+	if len(s.Silent) < len(s.To) {
+		silent = "nobody announces " + list(s.Silent)
+	}
 	switch {
 	case s.Outcome == Keeps && len(s.Silent) > 0:
-		return "nobody announces it"
+		return silent
 	case s.Outcome == Keeps:
 		return "announced otherwise"
 	case len(s.Silent) > 0:
-		return string(s.Outcome) + ", nobody announces it"
+		return string(s.Outcome) + ", " + silent
 	}
 	return string(s.Outcome)
 }
@@ -117,7 +121,7 @@ func (p *Plan) summary() string {
 	for _, part := range []struct{ key, one, many string }{
 		{string(Loses), "loses an address", "lose an address"},
 		{string(Moves), "moves to another address", "move to another address"},
-		{"silent", "is announced by nobody any more", "are announced by nobody any more"},
+		{"silent", "has an address that nobody announces any more", "have an address that nobody announces any more"},
 		{string(Gets), "gets an address", "get an address"},
 		{"otherwise", "is announced otherwise", "are announced otherwise"},
 	} {
