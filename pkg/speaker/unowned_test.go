@@ -115,7 +115,7 @@ func TestBGPIsEnough(t *testing.T) {
 		excluded := Node{Name: "node-c", Labels: labels.Set{"name": "node-c"}, Excluded: true}
 		w.setNode(excluded)
 		time.Sleep(2 * grief)
-		w.expectComplaint("none may", web.Name, "To routers, by BGPAdvertisement all: node-a (no BGPPeer", 1, 1)
+		w.expectComplaint("none may", web.Name, "To routers, by BGPAdvertisement all: node-a (the node has a session with none of the BGPPeers", 1, 1)
 
 		// It is told again when more is wrong, not all the time, and without another Event.
 		for range 10 {
@@ -126,7 +126,7 @@ func TestBGPIsEnough(t *testing.T) {
 		excluded.NetworkUnavailable = true
 		w.setNode(excluded)
 		time.Sleep(amends)
-		w.expectComplaint("none may, for another reason", web.Name, "node-c (its condition NetworkUnavailable", 2, 1)
+		w.expectComplaint("none may, for another reason", web.Name, "node-c (the node's condition NetworkUnavailable", 2, 1)
 
 		w.setNode(Node{Name: "node-c", Labels: labels.Set{"name": "node-c"}})
 		time.Sleep(100 * time.Millisecond)
