@@ -105,3 +105,43 @@ func TestStats(t *testing.T) {
 		})
 	}
 }
+
+func TestUsers(t *testing.T) {
+	a := allocator(newTestPool("p", "10.0.0.0/31"))
+	share := func(port int32) func(*Request) {
+		return func(r *Request) { r.Sharing = Sharing{Key: "k", Ports: []Port{{"TCP", port}}} }
+	}
+	for i, name := range []string{"c", "a", "b"} {
+		a.Assign(ask(name, share(int32(i))))
+	}
+	a.Assign(ask("a", share(0), current("10.0.0.0"))) // the port of c, so it moves
+	if got := fmt.Sprint(a.Users(addrs("10.0.0.0")[0]), a.Users(addrs("10.0.0.1")[0]), a.Users(addrs("10.0.0.2")[0])); got != "[default/b default/c] [default/a] []" {
+		t.Errorf("users: %s", got)
+	}
+}
+
+// What was released longer ago than a pool's status can hold counts as never used, so that a restart makes no difference.
+func TestReleasedIsBounded(t *testing.T) {
+	lru := with(newTestPool("p", "10.0.0.0/24"), func(p *config.Pool) { p.Strategy = "LeastRecentlyUsed" })
+	a := allocator(lru)
+	for i := range rememberedMost + 6 {
+		a.Assign(ask(fmt.Sprint("s", i)))
+	}
+	for i := range rememberedMost + 6 {
+		a.Release(key(fmt.Sprint("s", i)))
+	}
+	released := a.Released()["p"]
+	if len(released) != rememberedMost || text(released[:1]) != "10.0.0.6" {
+		t.Errorf("%d released, the oldest %s", len(released), released[0])
+	}
+	restarted := allocator(lru)
+	restarted.Remember("p", released)
+	restarted.Remember("gone", released)
+	if got, want := restarted.Assign(ask("new")), a.Assign(ask("new")); text(got.Addrs) != text(want.Addrs) || text(got.Addrs) != "10.0.0.0" {
+		t.Errorf("restarted %v, before %v", got.Addrs, want.Addrs)
+	}
+	a.SetPools([]*config.Pool{newTestPool("p", "10.0.0.0/24")}, nil)
+	if released := a.Released(); len(released) > 0 {
+		t.Errorf("with another strategy: %v", released)
+	}
+}
