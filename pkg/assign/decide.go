@@ -42,17 +42,27 @@ type Event struct {
 func Decide(svc *corev1.Service, class string, namespace labels.Set, allocator *ipam.Allocator, now metav1.Time) Decision {
 	status := *svc.Status.DeepCopy()
 	before := meta.FindStatusCondition(svc.Status.Conditions, v1beta1.ConditionAddressAssigned)
+	// The condition says whether the addresses are ours. Those of another load balancer that serves the cluster until we have a pool are
+	// not: to take them away would cut off traffic, and it would write them again.
+	ours := before != nil && before.Reason != string(ipam.NoPools)
 	if !Serves(svc, class) {
-		// The condition says that the addresses are ours; others may have written theirs to a Service without it.
-		if before != nil {
+		if ours {
 			status.LoadBalancer = corev1.LoadBalancerStatus{}
-			meta.RemoveStatusCondition(&status.Conditions, v1beta1.ConditionAddressAssigned)
 		}
+		meta.RemoveStatusCondition(&status.Conditions, v1beta1.ConditionAddressAssigned)
 		return Decision{Status: status}
 	}
 	result := allocator.Assign(Request(svc, namespace))
-	if ingress := ingress(result.Addrs); !equality.Semantic.DeepEqual(status.LoadBalancer.Ingress, ingress) {
-		status.LoadBalancer.Ingress = ingress
+	if !result.Reason.Satisfied() && len(allocator.Stats()) == 0 {
+		result.Reason, result.Message = ipam.NoPools, "there is no IPAddressPool: create one; until then status.loadBalancer is left as it is"
+		if !ours {
+			result.Lost = ""
+		}
+	}
+	if ours || result.Reason != ipam.NoPools {
+		if ingress := ingress(result.Addrs); !equality.Semantic.DeepEqual(status.LoadBalancer.Ingress, ingress) {
+			status.LoadBalancer.Ingress = ingress
+		}
 	}
 	meta.SetStatusCondition(&status.Conditions, metav1.Condition{
 		Type:               v1beta1.ConditionAddressAssigned,

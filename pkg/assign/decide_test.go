@@ -214,6 +214,52 @@ func TestDecide(t *testing.T) {
 	}
 }
 
+// Before there is a pool, somebody else may give Services their addresses, such as the load balancer that is about to be replaced.
+func TestDecideWithoutPools(t *testing.T) {
+	asksFor := annotated(v1beta1.AnnotationAddresses, "192.0.2.1")
+	hostname := func(svc *corev1.Service) {
+		svc.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{{Hostname: "lb.example.com"}}
+	}
+	for name, test := range map[string]struct {
+		svc  *corev1.Service
+		want string
+	}{
+		"new":                                {newService("a"), "False NoPools Warning"},
+		"of another":                         {newService("a", withStatus("192.0.2.1")), "192.0.2.1 without ipMode False NoPools Warning"},
+		"of another, and it was told":        {newService("a", withStatus("192.0.2.1"), conditioned(ipam.NoPools)), "192.0.2.1 without ipMode False NoPools"},
+		"of another, as it asked for":        {newService("a", withStatus("192.0.2.1"), asksFor), "192.0.2.1 without ipMode False NoPools Warning"},
+		"of another, which it asked in vain": {newService("a", withStatus("192.0.2.1"), annotated(v1beta1.AnnotationPool, "prod")), "192.0.2.1 without ipMode False NoPools Warning"},
+		"a host name":                        {newService("a", hostname), " without ipMode False NoPools Warning"},
+		"no longer of type LoadBalancer":     {newService("a", ofType(corev1.ServiceTypeNodePort), withStatus("192.0.2.1"), conditioned(ipam.NoPools)), "192.0.2.1 without ipMode"},
+		"ours":                               {newService("a", withStatus("192.0.2.1"), conditioned(ipam.Assigned)), "False NoPools Warning"},
+		"ours, as it asked for":              {newService("a", withStatus("192.0.2.1"), asksFor, conditioned(ipam.Assigned)), "False NoPools Warning"},
+		"ours until it has another":          {newService("a", withStatus("192.0.2.1"), asksFor, conditioned(ipam.AddressTaken)), "False NoPools Warning"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			allocator := allocatorOf()
+			before := test.svc.DeepCopy()
+			d := Decide(test.svc, class, nil, allocator, now)
+			if got := told(d); got != test.want {
+				t.Errorf("got %q, want %q", got, test.want)
+			}
+			if len(d.Status.LoadBalancer.Ingress) > 0 && !equality.Semantic.DeepEqual(d.Status.LoadBalancer, before.Status.LoadBalancer) {
+				t.Errorf("the status is %+v, want %+v", d.Status.LoadBalancer, before.Status.LoadBalancer)
+			}
+			c := meta.FindStatusCondition(d.Status.Conditions, v1beta1.ConditionAddressAssigned)
+			if want := "there is no IPAddressPool: create one; until then status.loadBalancer is left as it is"; c != nil && c.Message != want {
+				t.Errorf("the condition says %q, want %q", c.Message, want)
+			}
+
+			allocator.Settle(client.ObjectKeyFromObject(test.svc))
+			test.svc.Status = d.Status
+			again := Decide(test.svc, class, nil, allocator, now)
+			if again.Event != nil || !equality.Semantic.DeepEqual(again.Status, d.Status) {
+				t.Errorf("the second time %q, event %+v", told(again), again.Event)
+			}
+		})
+	}
+}
+
 // Whatever stands in a Service, it is answered, and the others are served.
 func FuzzDecide(f *testing.F) {
 	f.Add("192.0.2.1", "prod", "192.0.2.1", "172.20.0.1", "x")
