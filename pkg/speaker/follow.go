@@ -21,6 +21,9 @@ type sight struct {
 	nodes  []announce.Node // live members with a Node object, sorted by name
 }
 
+// tells: this node tells users that nobody may announce a Service. A minority does not know what the others may do.
+func (v *sight) tells() bool { return v.first && v.quorum }
+
 func (v *sight) node(name string) *announce.Node {
 	i := slices.IndexFunc(v.nodes, func(n announce.Node) bool { return n.Name == name })
 	if i < 0 {
@@ -76,13 +79,13 @@ func (s *Speaker) follow(now time.Time) {
 		}
 	}
 	moved := s.moved(old.nodes)
-	becameFirst := s.view.first && !old.first
+	begins := s.view.tells() && !old.tells()
 	for _, svc := range s.services {
-		if come && svc.restless || changed && svc.choosy || slices.ContainsFunc(svc.witnesses, func(n string) bool { return moved[n] }) || becameFirst && svc.Complaint != "" {
+		if come && svc.restless || changed && svc.choosy || slices.ContainsFunc(svc.witnesses, func(n string) bool { return moved[n] }) || begins && svc.Complaint != "" {
 			s.dirty[svc.Name] = svc
 		}
 	}
-	if len(moved) > 0 || becameFirst {
+	if len(moved) > 0 || begins {
 		for a := range s.unowned {
 			s.touchAddr(a)
 		}

@@ -103,12 +103,13 @@ func (s *Speaker) takeProbes(now time.Time) {
 	}
 }
 
-// complain tells users which addresses of the group's Services strangers have, or that they have none any more.
+// complain tells users which addresses of the group's Services strangers have, or that strangers have none any more.
 func (s *Speaker) complain(b *ballot) {
 	for _, svc := range b.services {
 		message := s.complaint(svc)
 		switch {
 		case message == svc.Complaint:
+		case message == "" && svc.ComplaintReason != announce.AddressConflict: // see lament
 		case message == "":
 			s.config.Reporter.Withdraw(svc.Name)
 		default:

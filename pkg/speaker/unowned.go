@@ -17,7 +17,7 @@ type unowned struct {
 }
 
 // lookForAnnouncers finds out which of a group's addresses nobody may announce, and tells users once that has lasted. All speakers look, and
-// the first by name tells.
+// the first by name of the majority tells.
 func (s *Speaker) lookForAnnouncers(b *ballot, now time.Time) {
 	field := s.field(s.view.nodes)
 	for _, svc := range b.services {
@@ -51,7 +51,7 @@ func (s *Speaker) lookForAnnouncers(b *ballot, now time.Time) {
 			s.at(a, until)
 		}
 	}
-	if !s.view.first {
+	if !s.view.tells() {
 		return
 	}
 	for _, svc := range b.services {

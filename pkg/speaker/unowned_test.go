@@ -134,6 +134,31 @@ func TestBGPIsEnough(t *testing.T) {
 	})
 }
 
+// TestAMinorityDoesNotComplain: who is parted from most of the others does not know what they may do, and the majority is not contradicted.
+func TestAMinorityDoesNotComplain(t *testing.T) {
+	web := Service{Name: "default/web", Addrs: []netip.Addr{v4}, Local: true}
+	for endpoint, told := range map[string]struct {
+		part                   string
+		parted, writes, events int
+	}{
+		"node-a": {"node-a (no live speaker", 1, 2, 1},
+		"node-c": {"", 0, 0, 0},
+	} {
+		t.Run(endpoint, func(t *testing.T) {
+			inWorld(t, 3, func(t *testing.T, w *world) {
+				w.serve(web, endpoint)
+				time.Sleep(2 * steady)
+				w.hub.split("node-a")
+				time.Sleep(10 * amends)
+				w.expectComplaint("parted", web.Name, told.part, told.parted, told.events)
+				w.hub.heal()
+				time.Sleep(2 * steady)
+				w.expectComplaint("together again", web.Name, "", told.writes, told.events)
+			})
+		})
+	}
+}
+
 func TestComplaintsGoWithWhatTheyAreAbout(t *testing.T) {
 	web := Service{Name: "default/web", Addrs: []netip.Addr{v4}}
 	for name, change := range map[string]func(*world){
