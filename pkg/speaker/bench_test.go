@@ -2,6 +2,7 @@ package speaker
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -83,6 +84,33 @@ func BenchmarkNodeDies(b *testing.B) {
 		b.StopTimer()
 		if len(s.held) < 4900 || world.sent == 0 {
 			b.Fatalf("%d addresses held, %d messages sent", len(s.held), world.sent)
+		}
+	}
+}
+
+// The same, of one node of 300, while nobody may announce any of them.
+func BenchmarkNodeDiesUnannounced(b *testing.B) {
+	for range b.N {
+		b.StopTimer()
+		s, world := crowd(10_000)
+		s.config.Reporter = &fakeReporter{conditions: map[string]string{}, changed: func(string, announce.Reason, string) {}}
+		for i := range 300 {
+			name := fmt.Sprintf("node-%03d", i)
+			world.members = append(world.members, membership.Member{Name: name})
+			s.SetNode(Node{Name: name})
+		}
+		s.SetConfig(&config.Config{Pools: s.inventory.config.Pools})
+		s.view.stale = true
+		now := time.Now()
+		s.pass(now)
+		s.pass(now.Add(grief))
+		world.lose("node-007")
+		s.view.stale = true
+		b.StartTimer()
+		s.pass(now.Add(2 * grief))
+		b.StopTimer()
+		if len(s.unowned) != 10_000 {
+			b.Fatalf("nobody announces %d addresses", len(s.unowned))
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -19,6 +20,7 @@ type sight struct {
 	first  bool            // this node is the first by name of the live members: it does what one has to do for all
 	live   map[string]bool // the live members
 	nodes  []announce.Node // live members with a Node object, sorted by name
+	all    []announce.Node // all with a Node object, sorted by name
 }
 
 // tells: this node tells users that nobody may announce a Service. A minority does not know what the others may do.
@@ -198,6 +200,13 @@ func (s *Speaker) look(now time.Time) sight {
 		}
 		v.nodes = append(v.nodes, node)
 	}
+	v.all = slices.Clone(v.nodes)
+	for name := range s.nodes {
+		if !v.live[name] {
+			v.all = append(v.all, announce.Node{Name: name})
+		}
+	}
+	slices.SortFunc(v.all, func(a, b announce.Node) int { return strings.Compare(a.Name, b.Name) })
 	return v
 }
 

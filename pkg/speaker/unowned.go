@@ -1,7 +1,6 @@
 package speaker
 
 import (
-	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -98,15 +97,7 @@ func (s *Speaker) lament(svc *service, owned bool, now time.Time) {
 
 // plea says why nobody may announce a Service's addresses.
 func (s *Speaker) plea(svc *service) string {
-	var nodes []announce.Node
-	for _, name := range slices.Sorted(maps.Keys(s.nodes)) {
-		if live := s.view.node(name); live != nil {
-			nodes = append(nodes, *live)
-		} else {
-			nodes = append(nodes, announce.Node{Name: name})
-		}
-	}
-	field := s.field(nodes)
+	field := s.field(s.view.all)
 	var texts []string
 	for i := 0; i < len(svc.addrs); {
 		n := i + 1
