@@ -1,7 +1,6 @@
 package ctl
 
 import (
-	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
@@ -13,7 +12,6 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
-	"sigs.k8s.io/yaml"
 )
 
 // readObjects reads the objects in files, in the YAML and JSON files of directories, and, for "-", from in. The items of lists are objects of
@@ -72,17 +70,13 @@ func filesOf(path string) ([]string, error) {
 
 func decodeObjects(in io.Reader) ([]unstructured.Unstructured, error) {
 	var all []unstructured.Unstructured
-	documents := utilyaml.NewYAMLReader(bufio.NewReader(in))
+	documents := utilyaml.NewYAMLOrJSONDecoder(in, 4096)
 	for n := 1; ; n++ {
-		document, err := documents.Read()
-		if errors.Is(err, io.EOF) {
-			return all, nil
-		}
 		o := unstructured.Unstructured{}
-		if err == nil {
-			err = yaml.Unmarshal(document, &o.Object)
-		}
+		err := documents.Decode(&o.Object)
 		switch {
+		case errors.Is(err, io.EOF):
+			return all, nil
 		case err != nil:
 			return nil, fmt.Errorf("document %d: %w", n, err)
 		case len(o.Object) == 0:
