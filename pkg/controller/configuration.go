@@ -111,17 +111,17 @@ func (c *configuration) apply(ctx context.Context, cfg *config.Config, pools []v
 	changed, concerned := c.allocator.SetPools(cfg.Pools, cfg.Reservations)
 	select {
 	case <-c.adopted:
+		// Those whose address is gone choose before those that wait for one, as package plan has it, too.
+		c.oldestFirst(ctx, concerned)
 	default:
 		remember(pools, c.allocator)
-		if err := adopt(ctx, c.live, c.class, c.allocator, c.log); err != nil {
+		first, err := c.adopt(ctx, cfg)
+		if err != nil {
 			return err
 		}
-		// A Service that is deleted before the watch shows it is never seen again, so its address would stay taken.
-		concerned = c.allocator.Services()
-		close(c.adopted)
+		concerned = first
+		defer close(c.adopted)
 	}
-	// Those whose address is gone choose before those that wait for one, as package plan has it, too.
-	c.oldestFirst(ctx, concerned)
 	for _, name := range concerned {
 		c.services.add(name, 0)
 	}
@@ -136,7 +136,7 @@ func (c *configuration) oldestFirst(ctx context.Context, services []types.Namesp
 	created := map[types.NamespacedName]metav1.Time{}
 	for _, name := range services {
 		var svc corev1.Service
-		if err := c.client.Get(ctx, name, &svc); err == nil {
+		if err := c.client.Get(ctx, name, &svc, client.UnsafeDisableDeepCopy); err == nil {
 			created[name] = svc.CreationTimestamp
 		}
 	}

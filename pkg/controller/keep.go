@@ -38,21 +38,24 @@ func keptFor(svc *corev1.Service) *v1beta1.AddressReservation {
 // keep has the reservation of a Service follow its annotation and the addresses in its status. What the Service had last stays kept while
 // it waits. A reservation that somebody else made under the name is left alone.
 func (s *services) keep(ctx context.Context, svc *corev1.Service, ours bool) error {
-	want := keptFor(svc)
 	asked := ours && svc.Annotations[v1beta1.AnnotationKeep] == "true"
 	var have v1beta1.AddressReservation
-	err := s.client.Get(ctx, types.NamespacedName{Name: want.Name}, &have)
+	err := s.client.Get(ctx, types.NamespacedName{Name: keptName(client.ObjectKeyFromObject(svc))}, &have)
 	found := err == nil
 	if client.IgnoreNotFound(err) != nil {
 		return err
 	}
+	if !asked && !found {
+		return nil
+	}
+	want := keptFor(svc)
 	var done string
 	switch {
 	case found && have.Labels[v1beta1.LabelKept] != "true":
 		return nil
-	case !asked && found:
+	case !asked:
 		done, err = "addresses no longer kept", s.client.Delete(ctx, &have, client.Preconditions{UID: ptr.To(have.UID)})
-	case !asked || len(want.Spec.Addresses) == 0:
+	case len(want.Spec.Addresses) == 0:
 		return nil
 	case !found:
 		done, err = "addresses kept", s.client.Create(ctx, want)

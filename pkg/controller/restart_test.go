@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/steelyard-lb/steelyard/pkg/api/v1beta1"
 	"github.com/steelyard-lb/steelyard/pkg/assign"
@@ -90,6 +91,62 @@ func TestRestartWithManyServices(t *testing.T) {
 	if after := c.api.written(); fmt.Sprint(after) != fmt.Sprint(before) {
 		t.Errorf("writes of a controller that has nothing to do: %v, before: %v", after, before)
 	}
+}
+
+// A controller that starts looks at once at the Services that have something to lose or to win, and at all others when the watch shows them:
+// who waits does not stand behind ten thousand that have an address.
+func TestRestartLooksFirstAtWhoMatters(t *testing.T) {
+	w := newWorld(t, 0, class)
+	at := func(hour int, svc *corev1.Service) {
+		svc.CreationTimestamp = metav1.NewTime(now.Add(time.Duration(hour) * time.Hour))
+		svc.Status = assign.Decide(svc, class, nil, allocatorOf(newPool("prod", "192.0.2.0/24"), newPool("old", "198.51.100.0/24")), now).Status
+		if err := w.Create(w.Context(), svc); err != nil {
+			t.Fatal(err)
+		}
+	}
+	requesting := func(address string) func(*corev1.Service) { return annotated(v1beta1.AnnotationAddresses, address) }
+	at(0, newService("settled", requesting("192.0.2.1")))
+	at(1, newService("another's", ofClass("example.com/lb")))
+	at(2, newService("moves later", requesting("198.51.100.2")))
+	at(1, newService("moves", requesting("198.51.100.1")))
+	at(3, newService("waits longer", requesting("203.0.113.1")))
+	at(4, newService("a new one waits", requesting("203.0.113.2")))
+	if err := w.Create(w.Context(), pool("prod", "192.0.2.0/24")); err != nil {
+		t.Fatal(err)
+	}
+	w.restart()
+	w.pending = nil
+	deleted := newService("deleted", withStatus("192.0.2.9"))
+	w.configuration.live = ahead{w.store, deleted}
+	if _, err := w.configuration.Reconcile(t.Context(), reconcile.Request{}); err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, j := range w.pending {
+		if j.reconciler == reconcile.Reconciler(w.services) {
+			names = append(names, j.name.Name)
+		}
+	}
+	want := []string{"deleted", "moves", "moves later", "waits longer", "a new one waits"}
+	if !slices.Equal(names, want) {
+		t.Errorf("looks at %q first, want %q", names, want)
+	}
+}
+
+// ahead is an API server that has a Service which the cache does not have.
+type ahead struct {
+	*store
+	service *corev1.Service
+}
+
+func (a ahead) List(ctx context.Context, into client.ObjectList, opts ...client.ListOption) error {
+	if err := a.store.List(ctx, into, opts...); err != nil {
+		return err
+	}
+	if list, ok := into.(*corev1.ServiceList); ok {
+		list.Items = append(list.Items, *a.service)
+	}
+	return nil
 }
 
 // BenchmarkRestart measures how long a controller needs, with ten thousand assigned Services, until it has given a new one its address.

@@ -51,8 +51,8 @@ func (s *services) Reconcile(ctx context.Context, req reconcile.Request) (reconc
 		return reconcile.Result{}, ctx.Err()
 	}
 
-	var svc corev1.Service
-	if err := s.client.Get(ctx, req.NamespacedName, &svc); err != nil {
+	var svc corev1.Service // the cache's own: it is not to be changed
+	if err := s.client.Get(ctx, req.NamespacedName, &svc, client.UnsafeDisableDeepCopy); err != nil {
 		if apierrors.IsNotFound(err) {
 			return reconcile.Result{}, s.gone(ctx, req.NamespacedName)
 		}
@@ -81,6 +81,7 @@ func (s *services) Reconcile(ctx context.Context, req reconcile.Request) (reconc
 		case err != nil:
 			return reconcile.Result{}, fmt.Errorf("write the status of Service %s: %w", req.NamespacedName, err)
 		}
+		svc.Status = decision.Status
 	}
 
 	// Now that the status says so, what the Service has no longer may be given to others.
@@ -102,7 +103,8 @@ func (s *services) Reconcile(ctx context.Context, req reconcile.Request) (reconc
 
 // write patches the status, provided that the Service is still as it was when the decision was taken.
 func (s *services) write(ctx context.Context, svc *corev1.Service, decision assign.Decision) error {
-	base := svc.DeepCopy()
+	base := svc
+	svc = base.DeepCopy()
 	svc.Status = decision.Status
 	err := s.client.Status().Patch(ctx, svc, client.MergeFromWithOptions(base, client.MergeFromWithOptimisticLock{}))
 	if apierrors.IsNotFound(err) {
