@@ -51,6 +51,7 @@ var resources = []struct {
 	{"metallb.io/ipaddresspools", "metallb.io/v1beta1", "IPAddressPool", true},
 	{"metallb.io/l2advertisements", "metallb.io/v1beta1", "L2Advertisement", true},
 	{"metallb.io/bgppeers", "metallb.io/v1beta1", "BGPPeer", true},
+	{"frrk8s.metallb.io/frrconfigurations", "frrk8s.metallb.io/v1beta1", "FRRConfiguration", true},
 }
 
 // startAPIServer starts one with the objects in the files.
@@ -111,7 +112,7 @@ func (s *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		namespace, rest = rest[1], rest[2:]
 	}
 	resource := rest[0]
-	if path[1] == "metallb.io" {
+	if strings.HasSuffix(path[1], "metallb.io") {
 		resource = path[1] + "/" + resource
 	}
 	what := resource
@@ -174,7 +175,7 @@ func (s *apiServer) discovery(path, groupVersion string) any {
 	list := metav1.APIResourceList{TypeMeta: metav1.TypeMeta{Kind: "APIResourceList", APIVersion: "v1"}, GroupVersion: groupVersion}
 	for _, r := range resources {
 		if r.groupVersion == groupVersion && !s.absent[r.plural] {
-			list.APIResources = append(list.APIResources, metav1.APIResource{Name: strings.TrimPrefix(r.plural, "metallb.io/"), Kind: r.kind, Namespaced: r.namespaced, Verbs: metav1.Verbs{"get", "list"}})
+			list.APIResources = append(list.APIResources, metav1.APIResource{Name: r.plural[strings.Index(r.plural, "/")+1:], Kind: r.kind, Namespaced: r.namespaced, Verbs: metav1.Verbs{"get", "list"}})
 		}
 	}
 	return list

@@ -146,9 +146,13 @@ func (o *options) metallbOfCluster(ctx context.Context, namespace string) ([]uns
 	}
 	var objects []unstructured.Unstructured
 	for _, gvk := range metallbKinds {
+		within := namespace
+		if gvk.Kind == "FRRConfiguration" {
+			within = "" // those of others are where FRR runs
+		}
 		list := &unstructured.UnstructuredList{}
 		list.SetGroupVersionKind(gvk.GroupVersion().WithKind(gvk.Kind + "List"))
-		err := reader.List(ctx, list, client.InNamespace(namespace))
+		err := reader.List(ctx, list, client.InNamespace(within))
 		if gvk.Kind == "BGPPeer" && meta.IsNoMatchError(err) {
 			list.SetGroupVersionKind(schema.GroupVersionKind{Group: gvk.Group, Version: "v1beta1", Kind: gvk.Kind + "List"})
 			err = reader.List(ctx, list, client.InNamespace(namespace))
@@ -156,7 +160,7 @@ func (o *options) metallbOfCluster(ctx context.Context, namespace string) ([]uns
 		switch {
 		case meta.IsNoMatchError(err), apierrors.IsNotFound(err): // another version of MetalLB
 		case err != nil:
-			return nil, nil, fmt.Errorf("list MetalLB's objects of kind %s in namespace %s: %w", gvk.Kind, namespace, err)
+			return nil, nil, fmt.Errorf("list MetalLB's objects of kind %s in namespace %s: %w", gvk.Kind, cmp.Or(within, "any"), err)
 		}
 		objects = append(objects, list.Items...)
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -99,7 +100,11 @@ func editOf(objects []unstructured.Unstructured, deletions []string, prune bool)
 	for i := range objects {
 		u := &objects[i]
 		gv := u.GroupVersionKind().GroupVersion()
-		if u.GetKind() == "" || gv.Group != v1beta1.GroupVersion.Group {
+		if u.GetKind() == "" {
+			return nil, fmt.Errorf("a document has no kind, only %s, so it is no object: render what it is for with kubectl kustomize or helm template, and plan that with -f -",
+				strings.Join(slices.Sorted(maps.Keys(u.Object)), ", "))
+		}
+		if gv.Group != v1beta1.GroupVersion.Group {
 			e.strangers = append(e.strangers, fmt.Sprintf("%s %q", u.GetKind(), u.GetName()))
 			continue
 		}

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
 	"github.com/steelyard-lb/steelyard/pkg/plan"
 )
 
@@ -34,6 +36,9 @@ func TestPlanAndMigrate(t *testing.T) {
 		"a directory": {args: "plan -f ../../config/samples", says: []string{"Services that keep their addresses and announcers"}},
 		"a field that does not exist": {
 			args: "plan -f testdata/misspelt.yaml", code: exitFailed, says: []string{`IPAddressPool "prod"`, `unknown field "spec.addreses"`},
+		},
+		"a file that has to be rendered": {
+			args: "plan -f testdata/kustomization.yaml", code: exitFailed, says: []string{"a document has no kind, only namespace, resources, so it is no object: render"},
 		},
 		"a file that does not exist": {args: "plan -f nowhere.yaml", code: exitFailed, says: []string{"nowhere.yaml: no such file"}},
 		"no change":                  {args: "plan", code: exitFailed, says: []string{"give objects of Steelyard with -f"}},
@@ -74,6 +79,16 @@ func TestPlanAndMigrate(t *testing.T) {
 				s.objects["metallb.io/ipaddresspools"], s.objects["metallb.io/bgppeers"] = nil, nil
 			},
 			metallb: true, args: "migrate", code: exitFailed, says: []string{"there is no configuration of MetalLB in namespace metallb-system: name its namespace with -n"},
+		},
+		"a configuration of FRR beside that of MetalLB": {
+			metallb: true, args: "migrate", code: exitLoss,
+			prepare: func(s *apiServer) {
+				own := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "frrk8s.metallb.io/v1beta1", "kind": "FRRConfiguration"}}
+				own.SetNamespace("frr-k8s-system")
+				own.SetName("receive-all")
+				s.objects["frrk8s.metallb.io/frrconfigurations"] = append(s.objects["frrk8s.metallb.io/frrconfigurations"], own)
+			},
+			says: []string{`FRRConfiguration "receive-all": Steelyard has no FRR`},
 		},
 		"no such namespace": {args: "migrate -n nowhere", code: exitFailed, says: []string{"there is no configuration of MetalLB in namespace nowhere"}},
 		"files": {

@@ -99,13 +99,18 @@ func (c *conversion) convertConfigMap(o *unstructured.Unstructured) {
 		text, _, _ := unstructured.NestedString(o.Object, "data", key)
 		return text
 	}
-	document := map[string]any{}
-	err := yaml.Unmarshal([]byte(entry("config")), &document)
+	text, document := entry("config"), map[string]any{}
+	err := yaml.Unmarshal([]byte(text), &document)
+	named := o.GetName() == "config" && (o.GetNamespace() == "" || o.GetNamespace() == c.namespace)
 	switch name := o.GetName(); {
+	case err == nil && isLegacyFile(document) && c.modern:
+		c.note(o, "data.config", "is left out: since 0.13, MetalLB reads custom resources in its place, and there are some")
 	case err == nil && isLegacyFile(document):
 		c.convertFile(o, document)
-	case name == "config" && o.GetNamespace() == c.namespace && entry("config") != "":
+	case err != nil && (named || strings.Contains(text, "address-pools")):
 		c.lose(o, "data.config", "can't be read, and is left out: %v", err)
+	case named && text != "":
+		c.lose(o, "data.config", "is left out, because it has none of address-pools, peers, bgp-communities and bfd-profiles")
 	case name == "bgpextras":
 		c.lose(o, "data.extras", "is configuration of FRR, which Steelyard does not have: if a BGPPeer and a BGPAdvertisement can't say what it does, do it on the routers")
 	case name == "metallb-excludel2":

@@ -62,6 +62,9 @@ func Convert(objects []unstructured.Unstructured, before *cluster.Snapshot, name
 		return cmp.Or(rank(&a)-rank(&b), strings.Compare(a.GetKind(), b.GetKind()), strings.Compare(a.GetNamespace(), b.GetNamespace()),
 			strings.Compare(a.GetName(), b.GetName()), strings.Compare(a.GetAPIVersion(), b.GetAPIVersion()))
 	})
+	c.modern = slices.ContainsFunc(objects, func(o unstructured.Unstructured) bool {
+		return groupOf(&o) == "metallb.io" && (o.GetNamespace() == "" || o.GetNamespace() == namespace)
+	})
 	for i := range objects {
 		c.convert(&objects[i])
 	}
@@ -125,6 +128,7 @@ type conversion struct {
 	Result
 	namespace string          // of MetalLB
 	home      string          // namespace of Steelyard
+	modern    bool            // MetalLB has custom resources
 	strangers map[string]bool // kinds that are none of MetalLB's configuration
 }
 

@@ -25,7 +25,10 @@ func (c *conversion) convert(o *unstructured.Unstructured) {
 		file := &unstructured.Unstructured{Object: map[string]any{"kind": "file", "metadata": map[string]any{"name": "config"}}}
 		c.convertFile(file, o.Object)
 		return
-	case groupOf(o) != "" && o.GetNamespace() != "" && o.GetNamespace() != c.namespace && strings.HasSuffix(groupOf(o), "metallb.io"):
+	case o.GetKind() == "" || groupOf(o) == "kustomize.config.k8s.io":
+		c.unrendered(o)
+		return
+	case groupOf(o) == "metallb.io" && o.GetNamespace() != "" && o.GetNamespace() != c.namespace:
 		c.lose(o, "metadata.namespace", "is %s, and MetalLB reads its configuration in its own namespace only, %s: it is left out; "+
 			"if MetalLB is installed in %s, say so with -n", o.GetNamespace(), c.namespace, o.GetNamespace())
 		return
@@ -47,6 +50,16 @@ func (c *conversion) convert(o *unstructured.Unstructured) {
 	default:
 		c.strange(o)
 	}
+}
+
+// unrendered tells of what objects are made from: a kustomization, the values of a chart.
+func (c *conversion) unrendered(o *unstructured.Unstructured) {
+	n := Note{Kind: o.GetKind(), Name: "*", Lost: true, Message: "is no object of a cluster, and is left out: " +
+		"render what it is for with kubectl kustomize or helm template, and let steelyardctl migrate -f - read that"}
+	if n.Kind == "" {
+		n.Kind, n.Name = "document", strings.Join(slices.Sorted(maps.Keys(o.Object)), ", ")
+	}
+	c.Notes = append(c.Notes, n)
 }
 
 func (c *conversion) strange(o *unstructured.Unstructured) {
