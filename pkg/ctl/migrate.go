@@ -38,7 +38,7 @@ The exit code is 0 if all is carried over, 3 if something is not or is left to d
   steelyardctl migrate -f metallb/ > steelyard.yaml
 
   # From a cluster that has neither MetalLB nor Steelyard any more, kept as a file
-  kubectl get ipaddresspools.metallb.io,l2advertisements.metallb.io,services -A -o yaml | steelyardctl migrate -f -`,
+  kubectl get ipaddresspools.metallb.io,l2advertisements.metallb.io,services,namespaces -A -o yaml | steelyardctl migrate -f -`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			namespace := cmp.Or(*o.flags.Namespace, "metallb-system")
@@ -120,6 +120,9 @@ func (o *options) metallbOfFiles(files []string) ([]unstructured.Unstructured, *
 		if err := snapshot.Put(into); err != nil {
 			return nil, nil, err
 		}
+	}
+	if len(snapshot.Namespaces) == 0 {
+		snapshot.Gaps = []cluster.Gap{{Resource: cluster.Namespaces, Why: "add them to the files (kubectl get namespaces -o yaml), or leave the Services out"}}
 	}
 	return objects, snapshot, nil
 }

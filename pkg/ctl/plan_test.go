@@ -91,6 +91,13 @@ func TestPlanAndMigrate(t *testing.T) {
 			says: []string{`FRRConfiguration "receive-all": Steelyard has no FRR`},
 		},
 		"no such namespace": {args: "migrate -n nowhere", code: exitFailed, says: []string{"there is no configuration of MetalLB in namespace nowhere"}},
+		"files without the Namespaces that a pool selects by their labels": {
+			args: "migrate -f testdata/selecting.yaml", code: exitFailed,
+			says: []string{`because IPAddressPool "team" has spec.serviceAllocation.namespaceSelectors`, "add them to the files"}, never: "would not keep",
+		},
+		"files with them": {
+			args: "migrate -f testdata/selecting.yaml -f testdata/namespace.yaml", says: []string{"Services that keep all of their addresses: 1"},
+		},
 		"files": {
 			args: "migrate -f testdata/metallb.yaml", code: exitLoss,
 			says: []string{"- 198.51.100.0/30", "if MetalLB is installed in lb, say so with -n", "Services that keep all of their addresses: 1"},

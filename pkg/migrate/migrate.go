@@ -183,6 +183,9 @@ func (c *conversion) allowSharing(services []corev1.Service) {
 
 // try adds what Steelyard will find fault with, which MetalLB may have left unsaid, and which Services do not keep their addresses.
 func (c *conversion) try(before *cluster.Snapshot, now metav1.Time) error {
+	if err := c.needsNamespaces(before); err != nil {
+		return err
+	}
 	edit := plan.Edit{Put: c.Objects()}
 	after, err := edit.Apply(before, now)
 	if err != nil {
@@ -206,6 +209,22 @@ func (c *conversion) try(before *cluster.Snapshot, now metav1.Time) error {
 	cfg, _ := config.Parse(c.Resources)
 	for i := range before.Services {
 		c.otherClass(&before.Services[i], before.Class(), cfg)
+	}
+	return nil
+}
+
+// needsNamespaces returns an error if Services seem to lose their addresses only because nobody knows the labels of their namespaces.
+func (c *conversion) needsNamespaces(before *cluster.Snapshot) error {
+	gap := slices.IndexFunc(before.Gaps, func(g cluster.Gap) bool { return g.Resource == cluster.Namespaces })
+	if gap < 0 || len(before.Services) == 0 {
+		return nil
+	}
+	for i := range c.Resources.Pools {
+		p := &c.Resources.Pools[i]
+		if p.Spec.ServiceAllocation != nil && len(p.Spec.ServiceAllocation.NamespaceSelectors) > 0 {
+			return fmt.Errorf("nobody can tell which Services keep their addresses, because IPAddressPool %q has spec.serviceAllocation.namespaceSelectors and "+
+				"the labels of namespaces are not known: %s", p.Name, before.Gaps[gap].Why)
+		}
 	}
 	return nil
 }
