@@ -53,16 +53,10 @@ func Decide(svc *corev1.Service, class string, namespace labels.Set, allocator *
 		return Decision{Status: status}
 	}
 	result := allocator.Assign(Request(svc, namespace))
-	if !result.Reason.Satisfied() && len(allocator.Stats()) == 0 {
-		result.Reason, result.Message = ipam.NoPools, "there is no IPAddressPool: create one; until then status.loadBalancer is left as it is"
-		if !ours {
-			result.Lost = ""
-		}
-	}
-	if ours || result.Reason != ipam.NoPools {
-		if ingress := ingress(result.Addrs); !equality.Semantic.DeepEqual(status.LoadBalancer.Ingress, ingress) {
-			status.LoadBalancer.Ingress = ingress
-		}
+	if !ours && result.Reason == ipam.NoPools {
+		result.Lost = ""
+	} else if ingress := ingress(result.Addrs); !equality.Semantic.DeepEqual(status.LoadBalancer.Ingress, ingress) {
+		status.LoadBalancer.Ingress = ingress
 	}
 	meta.SetStatusCondition(&status.Conditions, metav1.Condition{
 		Type:               v1beta1.ConditionAddressAssigned,

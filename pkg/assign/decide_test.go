@@ -203,8 +203,8 @@ func TestDecide(t *testing.T) {
 				t.Error("the Service was changed")
 			}
 
-			allocator.Settle(client.ObjectKeyFromObject(test.svc))
 			test.svc.Status = d.Status
+			allocator.Settle(client.ObjectKeyFromObject(test.svc), Addresses(test.svc))
 			later := metav1.NewTime(now.Add(time.Hour))
 			again := Decide(test.svc, test.class, nil, allocator, later)
 			if again.Event != nil || !equality.Semantic.DeepEqual(again.Status, d.Status) {
@@ -246,12 +246,12 @@ func TestDecideWithoutPools(t *testing.T) {
 				t.Errorf("the status is %+v, want %+v", d.Status.LoadBalancer, before.Status.LoadBalancer)
 			}
 			c := meta.FindStatusCondition(d.Status.Conditions, v1beta1.ConditionAddressAssigned)
-			if want := "there is no IPAddressPool: create one; until then status.loadBalancer is left as it is"; c != nil && c.Message != want {
+			if want := "there is no IPAddressPool: create one; until then, what another load balancer writes to status.loadBalancer is left alone"; c != nil && c.Message != want {
 				t.Errorf("the condition says %q, want %q", c.Message, want)
 			}
 
-			allocator.Settle(client.ObjectKeyFromObject(test.svc))
 			test.svc.Status = d.Status
+			allocator.Settle(client.ObjectKeyFromObject(test.svc), Addresses(test.svc))
 			again := Decide(test.svc, class, nil, allocator, now)
 			if again.Event != nil || !equality.Semantic.DeepEqual(again.Status, d.Status) {
 				t.Errorf("the second time %q, event %+v", told(again), again.Event)
@@ -272,7 +272,7 @@ func FuzzDecide(f *testing.F) {
 		svc.Spec.LoadBalancerIP = ip
 		d := Decide(svc, class, nil, allocator, now)
 		svc.Status = d.Status
-		allocator.Settle(client.ObjectKeyFromObject(svc))
+		allocator.Settle(client.ObjectKeyFromObject(svc), Addresses(svc))
 		if again := Decide(svc, class, nil, allocator, now); again.Event != nil || !equality.Semantic.DeepEqual(again.Status, d.Status) {
 			t.Errorf("the second time %q, first %q", told(again), told(d))
 		}

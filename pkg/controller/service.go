@@ -85,7 +85,7 @@ func (s *services) Reconcile(ctx context.Context, req reconcile.Request) (reconc
 	}
 
 	// Now that the status says so, what the Service has no longer may be given to others.
-	freed := s.allocator.Settle(req.NamespacedName)
+	freed := s.allocator.Settle(req.NamespacedName, assign.Addresses(&svc))
 	if decision.Reason == "" {
 		freed = s.allocator.Release(req.NamespacedName) || freed
 	}

@@ -206,16 +206,17 @@ func (a *Allocator) Assign(r Request) Result {
 	return res
 }
 
-// Settle frees the addresses that a Service has no longer, once its status is without them. It tells whether there were any.
-func (a *Allocator) Settle(service types.NamespacedName) bool {
+// Settle frees the addresses that a Service has no longer, once they are not in its status. It tells whether there were any.
+func (a *Allocator) Settle(service types.NamespacedName, status []netip.Addr) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	h := a.services[service]
 	if h == nil {
 		return false
 	}
-	left := h.leaving
-	h.leaving = nil
+	stay := func(addr netip.Addr) bool { return slices.Contains(status, addr) }
+	left := slices.DeleteFunc(slices.Clone(h.leaving), stay)
+	h.leaving = slices.DeleteFunc(h.leaving, func(addr netip.Addr) bool { return !stay(addr) })
 	a.free(service, left)
 	a.keep(service, h)
 	return len(left) > 0

@@ -181,8 +181,8 @@ func TestAssign(t *testing.T) {
 		}},
 		"no pools": {nil, []step{
 			{ask: ask("a"), reason: NoPools},
-			{ask: ask("a", address("192.0.2.4")), reason: OutsidePools, says: "there is no IPAddressPool"},
-			{ask: ask("a", fromPool("x")), reason: UnknownPool},
+			{ask: ask("a", address("192.0.2.4")), reason: NoPools},
+			{ask: ask("a", fromPool("x")), reason: NoPools},
 		}},
 		"the named pool, and another when the name changes": {[]*config.Pool{two, four}, []step{
 			{ask: ask("a", fromPool("four")), want: "192.0.2.0"},
@@ -332,7 +332,7 @@ func TestAssign(t *testing.T) {
 							t.Errorf("step %d: got %q, %s: %s\nwant %q, %s: %s", i, text(got.Addrs), got.Reason, got.Message, s.want, want, s.says)
 						}
 					}
-					a.Settle(s.ask.Service)
+					a.Settle(s.ask.Service, nil)
 				}
 				check(t, a)
 			}

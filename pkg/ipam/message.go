@@ -20,10 +20,7 @@ const (
 
 // shortfall tells why none of the pools has an address of the missing families for the Service.
 func (a *Allocator) shortfall(r *Request, pools []*pool, missing []Family) *refusal {
-	switch {
-	case len(a.pools) == 0:
-		return &refusal{NoPools, "there is no IPAddressPool: create one"}
-	case len(pools) == 0:
+	if len(pools) == 0 {
 		return &refusal{NoPoolForService, fmt.Sprintf(
 			"no pool gives this Service an address unasked, because spec.autoAssign is false or spec.serviceAllocation is for other Services in %s: ask for a pool with annotation steelyard.io/address-pool, or change one of them",
 			list(a.pools))}
@@ -94,7 +91,7 @@ func (a *Allocator) addLowestUsers(users []string, r *Request, p *pool, f Family
 			}
 			for _, user := range a.holders[addr] {
 				name := user.String()
-				if len(users) < enough && user != r.Service && slices.Contains(a.services[user].addrs, addr) && !slices.Contains(users, name) {
+				if len(users) < enough && user != r.Service && !slices.Contains(users, name) {
 					users = append(users, name)
 				}
 			}

@@ -18,6 +18,9 @@ func (a *Allocator) mayKeep(r *Request, addr netip.Addr) bool {
 // plan returns the addresses that the Service is to have: those that it asks for, else those that it has, else those that choose
 // finds. With addresses, a refusal tells why there are no more.
 func (a *Allocator) plan(r *Request, kept []netip.Addr) ([]netip.Addr, *refusal) {
+	if len(a.pools) == 0 {
+		return nil, &refusal{NoPools, "there is no IPAddressPool: create one; until then, what another load balancer writes to status.loadBalancer is left alone"}
+	}
 	if r.Policy == corev1.IPFamilyPolicyRequireDualStack && !r.dualStack() {
 		return nil, &refusal{NoSecondFamily, fmt.Sprintf(
 			"spec.ipFamilyPolicy is RequireDualStack, but the Service has cluster addresses of %s only: use PreferDualStack, or give the cluster a second Service range",
@@ -63,8 +66,6 @@ func (a *Allocator) permit(r *Request, addr netip.Addr, named []*pool) *refusal 
 	}
 	p := a.poolOf(addr)
 	switch {
-	case p == nil && len(a.pools) == 0:
-		return refuse(OutsidePools, "but there is no IPAddressPool: create one that has it")
 	case p == nil:
 		return refuse(OutsidePools, "which is in no IPAddressPool: ask for an address of %s, or add it to one of them", list(a.pools))
 	case named != nil && !slices.Contains(named, p):

@@ -20,7 +20,7 @@ func TestNoAddressIsFreeBeforeItsStatusIs(t *testing.T) {
 	if got := a.Assign(ask("b")); got.Reason != PoolExhausted {
 		t.Fatalf("b has %v while the status of a still says so", got.Addrs)
 	}
-	if !a.Settle(key("a")) {
+	if !a.Settle(key("a"), nil) {
 		t.Error("nothing settled")
 	}
 	if got := a.Assign(ask("b")); text(got.Addrs) != "10.0.0.0" {

@@ -47,8 +47,8 @@ func (w *world) reconcile(t *rapid.T, service types.NamespacedName) {
 	}
 	o.Current = w.assign(t, o).Addrs
 	o.taken = false
-	w.Settle(service)
-	w.twin.Settle(service)
+	w.Settle(service, o.Current)
+	w.twin.Settle(service, o.Current)
 }
 
 func (w *world) assign(t *rapid.T, o *object) Result {

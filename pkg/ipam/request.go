@@ -148,9 +148,6 @@ func (a *Allocator) requestedPool(r *Request, name string) (*pool, *refusal) {
 		return p, nil
 	}
 	mend := "create that IPAddressPool, or name one of " + list(a.pools)
-	if len(a.pools) == 0 {
-		mend = "create that IPAddressPool"
-	}
 	for _, p := range a.pools {
 		if strings.EqualFold(p.Name, name) {
 			mend = fmt.Sprintf("write %s", p.Name)

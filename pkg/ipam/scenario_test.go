@@ -193,7 +193,7 @@ func (s *stage) ask(step *scenarioStep, r *Request) {
 		}
 		s.said = append(s.said, said)
 	}
-	s.Settle(r.Service)
+	s.Settle(r.Service, got.Addrs)
 	r.Current = got.Addrs
 	s.statuses[r.Service] = r
 	if again := s.Assign(*r); again.Reason != got.Reason || again.Message != got.Message || !slices.Equal(again.Addrs, got.Addrs) || again.Eased || again.Lost != "" {

@@ -106,7 +106,7 @@ func (c *controller) reconcile(name types.NamespacedName) (freed bool) {
 	svc.Status = d.Status
 	c.reasons[name] = d.Reason
 	c.note(name, d)
-	return c.allocator.Settle(name) || d.Eased
+	return c.allocator.Settle(name, assign.Addresses(svc)) || d.Eased
 }
 
 // note keeps what the Service has in the end, and the words for what it lost on the way there.
