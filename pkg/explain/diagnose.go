@@ -65,7 +65,7 @@ type ranked struct {
 
 // diagnose returns all findings, the first to mend first.
 func diagnose(f *facts, e *Explanation) []ranked {
-	if r := f.notOurs(); r != nil {
+	if r := f.notServed(); r != nil {
 		return []ranked{*r}
 	}
 	found := f.waiting(e)
@@ -116,24 +116,25 @@ func join(addrs []netip.Addr) string {
 	return strings.Join(texts, " and ")
 }
 
-func (f *facts) notOurs() *ranked {
+// notServed finds why Steelyard has nothing to do for the Service.
+func (f *facts) notServed() *ranked {
 	svc, class := f.svc, f.Class()
-	say := func(reason, message, mend string) *ranked {
-		return &ranked{rank: notOurs, Finding: Finding{Reason: reason, Message: message, Mend: []string{mend}}}
+	say := func(rank rank, reason, message, mend string) *ranked {
+		return &ranked{rank: rank, Finding: Finding{Reason: reason, Message: message, Mend: []string{mend}}}
 	}
 	switch {
-	case svc.DeletionTimestamp != nil:
-		return say(BeingDeleted, "the Service is being deleted, so no node announces it", "see what it waits for: metadata.finalizers")
 	case svc.Spec.Type != corev1.ServiceTypeLoadBalancer:
-		return say(NotLoadBalancer, fmt.Sprintf("spec.type is %s, and only Services of type LoadBalancer get an address", svc.Spec.Type), "set spec.type: LoadBalancer")
+		return say(notOurs, NotLoadBalancer, fmt.Sprintf("spec.type is %s, and only Services of type LoadBalancer get an address", svc.Spec.Type), "set spec.type: LoadBalancer")
 	case svc.Spec.LoadBalancerClass != nil && (class == "" || *svc.Spec.LoadBalancerClass != class):
 		mend := fmt.Sprintf("delete the Service and create it with spec.loadBalancerClass: %s, or without one: the class of a Service can't be changed", class)
 		if class == "" {
 			mend = "delete the Service and create it without a class, which can't be changed; or set loadBalancerClass in the chart's values"
 		}
-		return say(OtherClass, fmt.Sprintf("spec.loadBalancerClass is %s, which Steelyard does not serve", *svc.Spec.LoadBalancerClass), mend)
+		return say(notOurs, OtherClass, fmt.Sprintf("spec.loadBalancerClass is %s, which Steelyard does not serve", *svc.Spec.LoadBalancerClass), mend)
+	case svc.DeletionTimestamp != nil:
+		return say(waiting, BeingDeleted, "the Service is being deleted, so no node announces it", "see what it waits for: metadata.finalizers")
 	case !assign.Serves(svc, class):
-		return say(NoClusterAddress, "the Service has no cluster address (spec.clusterIP), so there is nothing to balance", "a Service of type LoadBalancer can't be headless: take clusterIP: None out")
+		return say(waiting, NoClusterAddress, "the Service has no cluster address (spec.clusterIP), so there is nothing to balance", "a Service of type LoadBalancer can't be headless: take clusterIP: None out")
 	}
 	return nil
 }
