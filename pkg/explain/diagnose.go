@@ -176,6 +176,9 @@ func (f *facts) readyControllers() int {
 // addressFindings finds what is wrong with one address.
 func (f *facts) addressFindings(a *Address, e *Explanation) []ranked {
 	if a.Pool == "" {
+		if c := e.Condition; c != nil && c.Reason == string(ipam.NoPools) {
+			return nil // the condition says so of all addresses, which stay
+		}
 		return a.say(noPool, NoPool, "%s is in no pool, so no node announces it",
 			"put the address into a pool (spec.addresses), or look again in a few seconds: the controller gives the Service another address")
 	}
