@@ -88,29 +88,36 @@ func tells(p *config.BGPPeer, addr netip.Addr) bool {
 	return !p.Address.IsValid() || p.DualStack || p.Address.Is4() == addr.Is4()
 }
 
-// Plea says why nobody may announce addresses of a Service from one pool, and how to mend it. The reason is the first one's. service is its
-// namespace/name.
-func (f *Field) Plea(service string, svc Service, addrs []netip.Addr, pool string) string {
-	texts := make([]string, len(addrs))
-	for i, a := range addrs {
-		texts[i] = a.String()
+// Plea says why nobody may announce a Service's addresses, and how to mend it. addrs[i] is of pools[i]; service is its namespace/name.
+func (f *Field) Plea(service string, svc Service, addrs []netip.Addr, pools []string) string {
+	var text strings.Builder
+	for i := 0; i < len(addrs); {
+		names, why := addrs[i].String(), f.why(service, svc, addrs[i], pools[i])
+		for i++; i < len(addrs) && f.why(service, svc, addrs[i], pools[i]) == why; i++ {
+			names += " and " + addrs[i].String()
+		}
+		if text.Len() > 0 {
+			text.WriteString(" ")
+		}
+		text.WriteString("Nobody announces " + names + ": " + why + ".")
 	}
-	_, reason := f.Announcer(svc, addrs[0], pool)
-	why := ""
-	switch reason {
+	return text.String()
+}
+
+// why says why nobody may announce one address.
+func (f *Field) why(service string, svc Service, addr netip.Addr, pool string) string {
+	switch _, reason := f.Announcer(svc, addr, pool); reason {
 	case NoAdvertisement:
-		why = fmt.Sprintf("no L2Advertisement and no BGPAdvertisement is for both pool %s and this Service: create one, "+
+		return fmt.Sprintf("no L2Advertisement and no BGPAdvertisement is for both pool %s and this Service: create one, "+
 			"or correct spec.ipAddressPools or spec.serviceSelectors of the one that should be", pool)
 	case SharedWithServiceSelector:
-		why = f.tellingApart(svc, pool)
+		return f.tellingApart(svc, pool)
 	case NoServingEndpoint:
 		namespace, name, _ := strings.Cut(service, "/")
-		why = fmt.Sprintf("no endpoint of the Service serves: see that its selector matches pods and that they are ready: "+
+		return fmt.Sprintf("no endpoint of the Service serves: see that its selector matches pods and that they are ready: "+
 			"`kubectl -n %s get endpointslices -l kubernetes.io/service-name=%s`", namespace, name)
-	case NoEligibleNode:
-		why = "no node may. " + f.eachNode(svc, addrs[0], pool)
 	}
-	return "Nobody announces " + strings.Join(texts, " and ") + ": " + why + "."
+	return "no node may. " + f.eachNode(svc, addr, pool)
 }
 
 // tellingApart tells of the L2Advertisement that keeps the Service from being announced for sharing its address.

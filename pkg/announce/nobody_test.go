@@ -67,6 +67,9 @@ func TestPleas(t *testing.T) {
 			Nodes:            []Node{node("node-a", nil), rack("node-b")},
 			L2Advertisements: layer2(func(ad *config.L2Advertisement) { ad.Nodes = selector(t, "rack=a") }), BGPAdvertisements: routers, BGPPeers: peers,
 		}, []netip.Addr{v4}, NoEligibleNode},
+		{"each family for a reason of its own", serving, Field{
+			Nodes: []Node{node("node-a", func(n *Node) { n.Labels["rack"], n.Excluded = "a", true })}, BGPAdvertisements: routers, BGPPeers: peers,
+		}, []netip.Addr{v4, v6}, NoEligibleNode},
 		{"shared, and no router", shared, Field{
 			Nodes:            []Node{node("node-a", nil)},
 			L2Advertisements: layer2(func(ad *config.L2Advertisement) { ad.Services = selector(t, "app=web") }), BGPAdvertisements: routers, BGPPeers: peers,
@@ -77,7 +80,7 @@ func TestPleas(t *testing.T) {
 			if node, reason := tc.field.Announcer(tc.svc, tc.addrs[0], "prod"); node != "" || reason != tc.reason {
 				t.Errorf("%q may announce, or nobody because of %s, want %s", node, reason, tc.reason)
 			}
-			plea := tc.field.Plea("shop/web", tc.svc, tc.addrs, "prod")
+			plea := tc.field.Plea("shop/web", tc.svc, tc.addrs, []string{"prod", "prod"}[:len(tc.addrs)])
 			if strings.Contains(plea, "()") {
 				t.Errorf("no words for a reason: %s", plea)
 			}

@@ -3,7 +3,6 @@ package speaker
 import (
 	"net/netip"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/steelyard-lb/steelyard/pkg/announce"
@@ -83,7 +82,7 @@ func (s *Speaker) lament(svc *service, owned bool, now time.Time) {
 			return
 		}
 	}
-	reason, message := s.unowned[svc.addrs[0]].reason, s.plea(svc)
+	reason, message := s.unowned[svc.addrs[0]].reason, s.field(s.view.all).Plea(svc.Name, svc.spec, svc.addrs, svc.pools)
 	if svc.Complaint == message && svc.ComplaintReason == reason {
 		return
 	}
@@ -93,21 +92,6 @@ func (s *Speaker) lament(svc *service, owned bool, now time.Time) {
 	}
 	svc.complained = now
 	s.config.Reporter.Complain(svc.Name, reason, message, svc.Complaint != "" && svc.ComplaintReason == reason)
-}
-
-// plea says why nobody may announce a Service's addresses.
-func (s *Speaker) plea(svc *service) string {
-	field := s.field(s.view.all)
-	var texts []string
-	for i := 0; i < len(svc.addrs); {
-		n := i + 1
-		for n < len(svc.addrs) && svc.pools[n] == svc.pools[i] && s.unowned[svc.addrs[n]].reason == s.unowned[svc.addrs[i]].reason {
-			n++
-		}
-		texts = append(texts, field.Plea(svc.Name, svc.spec, svc.addrs[i:n], svc.pools[i]))
-		i = n
-	}
-	return strings.Join(texts, " ")
 }
 
 // dropComplaints takes back the complaints about Services that are not ours to announce any more, or that have lost their addresses, whoever
