@@ -191,10 +191,11 @@ func (c *conversion) try(before *cluster.Snapshot, now metav1.Time) error {
 	if err != nil {
 		return err
 	}
-	p := plan.New(before, after)
-	for _, f := range p.Faults {
+	_, faults := config.Parse(after.Resources)
+	for _, f := range faults {
 		c.Notes = append(c.Notes, Note{Kind: f.Kind, Name: f.Name, Field: f.Field, Message: f.Message, Lost: !f.Warning})
 	}
+	p := plan.New(before, after)
 	c.Kept = p.Unchanged
 	for i := range p.Services {
 		s := &p.Services[i]

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -69,6 +70,27 @@ func TestLost(t *testing.T) {
 		if result.Lost() != want {
 			t.Errorf("%s: lost is %v: %v", file, result.Lost(), result.Notes)
 		}
+	}
+}
+
+// TestAgain: what is wrong is told as well when it has been applied already.
+func TestAgain(t *testing.T) {
+	objects, snapshot := read(t, "testdata/left-out.yaml")
+	first, err := Convert(objects, snapshot, "metallb-system", now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range first.Objects() {
+		if err := snapshot.Put(o); err != nil {
+			t.Fatal(err)
+		}
+	}
+	again, err := Convert(objects, snapshot, "metallb-system", now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(again.Notes, first.Notes) {
+		t.Errorf("it says\n%v\nthen, before that\n%v", again.Notes, first.Notes)
 	}
 }
 
