@@ -3,6 +3,7 @@ package ctl
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -56,7 +57,10 @@ The exit code is 0 if all is carried over, 3 if something is not or is left to d
 			if err != nil {
 				return err
 			}
-			if len(result.Objects())+len(result.Notes) == 0 {
+			switch nothing := len(result.Objects())+len(result.Notes) == 0; {
+			case nothing && len(files) > 0:
+				return errors.New("there is no configuration of MetalLB in the files")
+			case nothing:
 				return fmt.Errorf("there is no configuration of MetalLB in namespace %s: name its namespace with -n, or files with -f", namespace)
 			}
 			return o.printMigration(result, before)

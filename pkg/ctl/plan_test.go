@@ -90,7 +90,8 @@ func TestPlanAndMigrate(t *testing.T) {
 			},
 			says: []string{`FRRConfiguration "receive-all": Steelyard has no FRR`},
 		},
-		"no such namespace": {args: "migrate -n nowhere", code: exitFailed, says: []string{"there is no configuration of MetalLB in namespace nowhere"}},
+		"files without MetalLB": {args: "migrate -f testdata/namespace.yaml", code: exitFailed, says: []string{"there is no configuration of MetalLB in the files"}, never: "-f"},
+		"no such namespace":     {args: "migrate -n nowhere", code: exitFailed, says: []string{"there is no configuration of MetalLB in namespace nowhere"}},
 		"files without the Namespaces that a pool selects by their labels": {
 			args: "migrate -f testdata/selecting.yaml", code: exitFailed,
 			says: []string{`because IPAddressPool "team" has spec.serviceAllocation.namespaceSelectors`, "add them to the files"}, never: "would not keep",
