@@ -4,6 +4,8 @@ import (
 	"fmt"
 
 	"github.com/spf13/cobra"
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/steelyard-lb/steelyard/pkg/cluster"
 	"github.com/steelyard-lb/steelyard/pkg/explain"
@@ -79,14 +81,18 @@ func (o *options) serviceNames(cmd *cobra.Command, args []string) []string {
 	if err != nil || len(args) > 0 {
 		return nil
 	}
-	s, err := o.snapshot(cmd.Context(), namespace)
+	reader, err := o.client()
 	if err != nil {
 		return nil
 	}
+	var services corev1.ServiceList
+	if err := reader.List(cmd.Context(), &services, client.InNamespace(namespace)); err != nil {
+		return nil
+	}
 	var names []string
-	for i := range s.Services {
-		if s.Services[i].Spec.Type == "LoadBalancer" {
-			names = append(names, s.Services[i].Name)
+	for i := range services.Items {
+		if services.Items[i].Spec.Type == corev1.ServiceTypeLoadBalancer {
+			names = append(names, services.Items[i].Name)
 		}
 	}
 	return names
