@@ -74,6 +74,8 @@ type Reservation struct {
 	Name string
 	// Ranges are disjoint, not adjacent, ascending, IPv4 first. No other reservation has any of their addresses.
 	Ranges []Range
+	// Common is what an older one has and both keep for their Services, which share it.
+	Common []Range
 	// Namespace and Service are whom they are for: without a Service, all of the namespace; without a namespace, nobody.
 	Namespace, Service string
 }

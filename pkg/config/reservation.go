@@ -13,8 +13,10 @@ import (
 // parseReservations returns the reservations sorted by name. As with pools, the older one keeps what two have.
 func parseReservations(resources []v1beta1.AddressReservation, pools allotment) (reservations []*Reservation, faults []Fault) {
 	var taken allotment
+	kept := map[string]bool{}
 	for _, res := range oldestFirst(resources) {
-		reservation, reservationFaults := parseReservation(res, &taken, pools)
+		kept[res.Name] = res.Labels[v1beta1.LabelKept] == "true"
+		reservation, reservationFaults := parseReservation(res, &taken, kept, pools)
 		reservations = append(reservations, reservation)
 		faults = append(faults, reservationFaults...)
 	}
@@ -22,7 +24,8 @@ func parseReservations(resources []v1beta1.AddressReservation, pools allotment) 
 	return reservations, faults
 }
 
-func parseReservation(res *v1beta1.AddressReservation, taken *allotment, pools allotment) (*Reservation, []Fault) {
+// parseReservation parses one. kept tells of this one and of the older ones which the controller made for Services that keep their addresses.
+func parseReservation(res *v1beta1.AddressReservation, taken *allotment, kept map[string]bool, pools allotment) (*Reservation, []Fault) {
 	r := &Reservation{Name: res.Name}
 	if res.Spec.For != nil {
 		r.Namespace, r.Service = res.Spec.For.Namespace, res.Spec.For.Service
@@ -41,8 +44,10 @@ func parseReservation(res *v1beta1.AddressReservation, taken *allotment, pools a
 			switch {
 			case o.owner == res.Name:
 				f.fault(field, ReasonDuplicateRange, fmt.Sprintf("%s is also in %s: take it out of one of the two", o.Range, o.field))
-			case res.Labels[v1beta1.LabelKept] == "true":
-				// No fault of a person's: Services that share an address, or have one that is reserved for their namespace, may ask to keep it.
+			case kept[res.Name] && kept[o.owner]:
+				r.Common = append(r.Common, o.Range)
+			case kept[res.Name]:
+				// No fault of a person's: a Service may ask to keep an address that is reserved for its namespace.
 				f.warn(field, ReasonOverlappingReservations, fmt.Sprintf(
 					"%s is reserved by the older AddressReservation %q, and so is not kept for this Service: delete that one, or take the annotation %s from this Service",
 					o.Range, o.owner, v1beta1.AnnotationKeep))

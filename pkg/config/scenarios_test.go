@@ -74,7 +74,11 @@ func summary(cfg *Config, nodes []corev1.Node) []string {
 		if r.Namespace != "" {
 			whom = r.Namespace + "/" + r.Service
 		}
-		line("reservation %s %v for %s", r.Name, r.Ranges, whom)
+		common := ""
+		if len(r.Common) > 0 {
+			common = fmt.Sprintf(" and %v in common", r.Common)
+		}
+		line("reservation %s %v%s for %s", r.Name, r.Ranges, common, whom)
 	}
 	for _, a := range cfg.L2Advertisements {
 		weights := ""

@@ -89,14 +89,15 @@ func (a *Allocator) reservedFor(r *Request, named []*pool) []*pool {
 	return pools
 }
 
-// lowestReserved returns the lowest free address of a pool that is reserved for the Service by its name.
+// lowestReserved returns the lowest address of a pool that is reserved for the Service by its name, and is free or one that it can share.
 func (a *Allocator) lowestReserved(r *Request, p *pool, family Family) (netip.Addr, bool) {
 	for _, piece := range p.own[r.Service] {
-		if FamilyOf(piece.From) != family || !a.withinQuota(r, p, family) {
+		if FamilyOf(piece.From) != family {
 			continue
 		}
+		within := a.withinQuota(r, p, family)
 		for addr := piece.From; piece.Contains(addr); addr = addr.Next() {
-			if len(a.holders[addr]) == 0 && p.gives(addr) {
+			if p.gives(addr) && a.obstacle(r, addr) == nil && (within || inNamespace(a.holders[addr], r.Service.Namespace)) {
 				return addr, true
 			}
 		}

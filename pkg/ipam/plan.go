@@ -81,8 +81,10 @@ func (a *Allocator) permit(r *Request, addr netip.Addr, named []*pool) *refusal 
 	if slices.Contains(a.holders[addr], r.Service) {
 		return nil
 	}
-	if by := p.reservation(addr); by != nil && !by.For(r.Service.Namespace, r.Service.Name) {
-		return refuse(AddressReserved, "which AddressReservation %s keeps %s: ask for another address, or change spec.for of the reservation", by.Name, beneficiary(by))
+	// Who fits those that have a reserved address takes nothing from whom it is reserved for.
+	if piece := p.piece(addr); piece != nil && len(a.holders[addr]) == 0 && !piece.isFor(r.Service) {
+		return refuse(AddressReserved, "which AddressReservation %s keeps %s: ask for another address, or change spec.for of the reservation",
+			piece.by.Name, beneficiary(piece.by))
 	}
 	if !inNamespace(a.holders[addr], r.Service.Namespace) && !a.withinQuota(r, p, FamilyOf(addr)) {
 		return refuse(QuotaExceeded, "but %s: %s", a.quotaText(r, p, FamilyOf(addr)), quotaMend)

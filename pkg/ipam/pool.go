@@ -36,7 +36,8 @@ type tenant struct {
 // reserved is the addresses that a reservation has of a pool.
 type reserved struct {
 	config.Range
-	by *config.Reservation
+	by    *config.Reservation
+	among []*config.Reservation // by, and those that keep the addresses too
 }
 
 func newPool(c *config.Pool, reservations []reserved) *pool {
@@ -47,9 +48,11 @@ func newPool(c *config.Pool, reservations []reserved) *pool {
 	}
 	for _, r := range reservations {
 		p.free.cut(r.Range)
-		if r.by.Service != "" {
-			service := types.NamespacedName{Namespace: r.by.Namespace, Name: r.by.Service}
-			p.own[service] = append(p.own[service], r)
+		for _, by := range r.among {
+			if by.Service != "" {
+				service := types.NamespacedName{Namespace: by.Namespace, Name: by.Service}
+				p.own[service] = append(p.own[service], r)
+			}
 		}
 		if f := FamilyOf(r.From); r.by.Namespace != "" {
 			p.setAside[f] = addSaturated(p.setAside[f], p.count(r.Range))
@@ -81,12 +84,19 @@ func reservationsIn(c *config.Pool, reservations []*config.Reservation) []reserv
 		for _, r := range by.Ranges {
 			for _, own := range c.Ranges {
 				if common, ok := intersection(r, own); ok {
-					out = append(out, reserved{common, by})
+					out = append(out, reserved{common, by, []*config.Reservation{by}})
 				}
 			}
 		}
 	}
 	slices.SortFunc(out, func(x, y reserved) int { return x.From.Compare(y.From) })
+	for _, by := range reservations {
+		for _, r := range by.Common {
+			if piece := pieceOf(out, r.From); piece != nil {
+				piece.among = append(piece.among, by)
+			}
+		}
+	}
 	return out
 }
 
@@ -107,7 +117,9 @@ func intersection(r, s config.Range) (config.Range, bool) {
 func (p *pool) sameAddresses(c *config.Pool, reservations []reserved) bool {
 	return p.AvoidBuggyIPs == c.AvoidBuggyIPs && p.Strategy == c.Strategy && slices.Equal(p.Ranges, c.Ranges) &&
 		slices.EqualFunc(p.reservations, reservations, func(x, y reserved) bool {
-			return x.Range == y.Range && x.by.Namespace == y.by.Namespace && x.by.Service == y.by.Service
+			return x.Range == y.Range && slices.EqualFunc(x.among, y.among, func(x, y *config.Reservation) bool {
+				return x.Namespace == y.Namespace && x.Service == y.Service
+			})
 		})
 }
 
@@ -127,12 +139,19 @@ func (p *pool) has(f Family) bool {
 }
 
 // piece returns the reserved addresses that the address is one of, or nil.
-func (p *pool) piece(a netip.Addr) *reserved {
-	i := sort.Search(len(p.reservations), func(i int) bool { return a.Compare(p.reservations[i].To) <= 0 })
-	if i == len(p.reservations) || !p.reservations[i].Contains(a) {
+func (p *pool) piece(a netip.Addr) *reserved { return pieceOf(p.reservations, a) }
+
+func pieceOf(pieces []reserved, a netip.Addr) *reserved {
+	i := sort.Search(len(pieces), func(i int) bool { return a.Compare(pieces[i].To) <= 0 })
+	if i == len(pieces) || !pieces[i].Contains(a) {
 		return nil
 	}
-	return &p.reservations[i]
+	return &pieces[i]
+}
+
+// isFor tells whether a Service may have the reserved addresses.
+func (r *reserved) isFor(service types.NamespacedName) bool {
+	return slices.ContainsFunc(r.among, func(by *config.Reservation) bool { return by.For(service.Namespace, service.Name) })
 }
 
 // reservation returns the one that has the address, or nil.

@@ -178,7 +178,7 @@ func (a *Allocator) offer(addr netip.Addr) {
 	}
 	p.shared.remove(addr)
 	users := a.holders[addr]
-	if len(users) == 0 || a.services[users[0]].sharing.Key == "" || !p.gives(addr) || p.reservation(addr) != nil {
+	if len(users) == 0 || a.services[users[0]].sharing.Key == "" || !p.gives(addr) {
 		return
 	}
 	all := Sharing{Ports: make([]Port, 0, 2*len(users))}
