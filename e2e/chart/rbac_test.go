@@ -34,7 +34,7 @@ func TestPermissions(t *testing.T) {
 		"steelyard-speaker": {
 			cluster: []rbacv1.PolicyRule{
 				rule("", "nodes", "get list watch"),
-				rule("", "services", "list watch"),
+				rule("", "services", "get list watch"),
 				rule("", "services/status", "patch"),
 				rule("discovery.k8s.io", "endpointslices", "list watch"),
 				rule("steelyard.io", "ipaddresspools l2advertisements bgpadvertisements bgppeers bfdprofiles communities", "list watch"),

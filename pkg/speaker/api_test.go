@@ -95,7 +95,10 @@ func (f *fakeAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		f.mu.Lock()
 		f.written = append(f.written, fmt.Sprintf("%s %s %s", r.Method, r.URL.Path, body))
 		f.mu.Unlock()
-		_, _ = io.WriteString(w, `{}`)
+		if object == nil {
+			object = struct{}{}
+		}
+		_ = json.NewEncoder(w).Encode(object)
 	case r.URL.Query().Get("sendInitialEvents") != "":
 		w.WriteHeader(http.StatusBadRequest)
 	case r.URL.Query().Get("watch") != "":
@@ -264,7 +267,11 @@ func TestUnknownNodeEndsTheSpeaker(t *testing.T) {
 func TestReports(t *testing.T) {
 	f, a := newFakeAPI(t)
 	r := newReporter(a, "node-a", quiet())
-	f.change(func() { f.away = true })
+	web := corev1.Service{ObjectMeta: metav1.ObjectMeta{UID: "the-uid"}}
+	f.change(func() {
+		f.away = true
+		f.objects["/api/v1/namespaces/default/services/web/status"], f.objects["/api/v1/namespaces/default/services/web"] = web, web
+	})
 	go r.run(t.Context())
 	r.Complain("default/web", "AddressConflict", "taken by 02:00:00:00:00:01", false)
 	eventually(t, "a try in vain", func() bool { return f.refusals() > 0 })
@@ -273,7 +280,7 @@ func TestReports(t *testing.T) {
 	writes := f.writes()
 	for i, want := range [][]string{
 		{"PATCH /api/v1/namespaces/default/services/web/status", `"type":"steelyard.io/Announced"`, `"status":"False"`, `"reason":"AddressConflict"`, "02:00:00:00:00:01"},
-		{"POST /api/v1/namespaces/default/events", "AddressConflict", "Warning", "02:00:00:00:00:01"},
+		{"POST /api/v1/namespaces/default/events", "AddressConflict", "Warning", "02:00:00:00:00:01", "the-uid"},
 	} {
 		for _, part := range want {
 			if !strings.Contains(writes[i], part) {
@@ -291,5 +298,26 @@ func TestReports(t *testing.T) {
 	eventually(t, "the condition is taken back", func() bool { return len(f.writes()) == 4 })
 	if want := `PATCH /api/v1/namespaces/default/services/web/status {"status":{"conditions":[{"$patch":"delete","type":"steelyard.io/Announced"}]}}`; f.writes()[3] != want {
 		t.Errorf("wrote %s, want %s", f.writes()[3], want)
+	}
+	// `kubectl describe` shows Events that have the object's UID only, and of a Node those with its name in place of that.
+	for _, about := range []struct {
+		warn func()
+		uid  string
+	}{
+		{func() { r.Warn("default/web", "AddressConflict", "claimed by another") }, "the-uid"},
+		{func() { r.WarnNode("OtherProxy", "kube-proxy runs") }, "\"\x06node-a"},
+	} {
+		before := len(f.writes())
+		about.warn()
+		eventually(t, "the Event is written", func() bool { return len(f.writes()) == before+1 })
+		if got := f.writes()[before]; !strings.Contains(got, "/events") || !strings.Contains(got, about.uid) {
+			t.Errorf("the Event lacks the UID %q: %q", about.uid, got)
+		}
+	}
+	r.Warn("default/gone", "AddressConflict", "nobody is told of a Service that is gone")
+	r.WarnNode("OtherProxy", "kube-proxy runs")
+	eventually(t, "the next Event is written", func() bool { return len(f.writes()) >= 7 })
+	if got := f.writes(); len(got) > 7 || !strings.Contains(got[6], "OtherProxy") {
+		t.Errorf("written at last: %q", got[6:])
 	}
 }

@@ -15,6 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/client-go/rest"
 
 	"github.com/steelyard-lb/steelyard/pkg/announce"
 	"github.com/steelyard-lb/steelyard/pkg/api/v1beta1"
@@ -142,29 +143,41 @@ func (r *reporter) putBack(service string, news report) {
 func (r *reporter) write(ctx context.Context, service string, news report) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	kind := "Service"
-	namespace, name, namespaced := strings.Cut(service, "/")
-	if !namespaced {
-		kind, namespace, name = "Node", metav1.NamespaceDefault, service // as the kubelet does
+	about := corev1.ObjectReference{APIVersion: "v1", Kind: "Service"}
+	var namespaced bool
+	if about.Namespace, about.Name, namespaced = strings.Cut(service, "/"); !namespaced {
+		about = corev1.ObjectReference{APIVersion: "v1", Kind: "Node", Name: service, UID: types.UID(service)} // as the kubelet does
 	}
-	if news.patch {
-		err := r.api.core.Patch(types.StrategicMergePatchType).Namespace(namespace).Resource("services").Name(name).SubResource("status").
-			Body(conditionPatch(news.condition)).Do(ctx).Error()
-		if apierrors.IsNotFound(err) {
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("patch status: %w", err)
-		}
+	var err error
+	switch {
+	case news.patch:
+		about.UID, err = uidOf(ctx, r.api.core.Patch(types.StrategicMergePatchType).Namespace(about.Namespace).Resource("services").Name(about.Name).
+			SubResource("status").Body(conditionPatch(news.condition)))
+	case namespaced:
+		about.UID, err = uidOf(ctx, r.api.core.Get().Namespace(about.Namespace).Resource("services").Name(about.Name))
+	}
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("patch or get the Service: %w", err)
 	}
 	if news.event == nil {
 		return nil
 	}
-	err := r.api.core.Post().Namespace(namespace).Resource("events").Body(r.event(kind, namespace, name, *news.event)).Do(ctx).Error()
+	e := newEvent(r.node, about, corev1.EventTypeWarning, news.event.reason, news.event.message, time.Now())
+	err = r.api.core.Post().Namespace(e.Namespace).Resource("events").Body(e).Do(ctx).Error()
 	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsAlreadyExists(err) {
 		return fmt.Errorf("create Event: %w", err)
 	}
 	return nil
+}
+
+// uidOf makes a request and returns the UID of the Service that it answers with. `kubectl describe` shows Events that have it only.
+func uidOf(ctx context.Context, request *rest.Request) (types.UID, error) {
+	var svc corev1.Service
+	err := request.Do(ctx).Into(&svc)
+	return svc.UID, err
 }
 
 // conditionPatch sets one condition and leaves those of others alone; nil takes it back.
@@ -178,14 +191,6 @@ func conditionPatch(c *condition) []byte {
 		panic(err) // there is nothing in it that could not be encoded
 	}
 	return patch
-}
-
-func (r *reporter) event(kind, namespace, name string, e event) *corev1.Event {
-	about := corev1.ObjectReference{APIVersion: "v1", Kind: kind, Namespace: namespace, Name: name}
-	if kind == "Node" {
-		about.Namespace = ""
-	}
-	return newEvent(r.node, about, corev1.EventTypeWarning, e.reason, e.message, time.Now())
 }
 
 // newEvent returns an Event of a node's speaker. One about an object without a namespace is in the default one, as the kubelet's are.
