@@ -120,7 +120,7 @@ func beneficiary(by *config.Reservation) string {
 
 // result puts the decision into words. The Service waits if it has none of what it asks for now.
 func (a *Allocator) result(r *Request, addrs []netip.Addr, refused *refusal, waits bool) Result {
-	res := Result{Addrs: slices.Clone(addrs), Lost: a.lost(r, addrs)}
+	res := Result{Addrs: slices.Clone(addrs), Lost: a.lost(r, addrs, refused)}
 	switch {
 	case waits:
 		res.Reason, res.Message = refused.reason, refused.message
@@ -144,8 +144,8 @@ func (a *Allocator) origin(addrs []netip.Addr) string {
 	return fmt.Sprintf("%s from pool %s", join(addrs), a.poolOf(addrs[0]).Name)
 }
 
-// lost tells which addresses in the Service's status are not in addrs, and why.
-func (a *Allocator) lost(r *Request, addrs []netip.Addr) string {
+// lost tells which addresses in the Service's status are not in addrs, and why, unless the refusal of one that it asks for says so.
+func (a *Allocator) lost(r *Request, addrs []netip.Addr, refused *refusal) string {
 	var lost []string
 	for _, addr := range r.Current {
 		if slices.Contains(addrs, addr) {
@@ -154,6 +154,8 @@ func (a *Allocator) lost(r *Request, addrs []netip.Addr) string {
 		p := a.poolOf(addr)
 		why := a.obstacle(r, addr)
 		switch {
+		case refused != nil && strings.Contains(refused.message, fmt.Sprintf("asks for %s,", addr)):
+			lost = append(lost, addr.String())
 		case why != nil:
 			lost = append(lost, fmt.Sprintf("%s, %s", addr, why.fact))
 		case p == nil:
