@@ -184,7 +184,8 @@ func claims(label string) bool {
 // passwordOf leaves it to a person to copy the Secret: what is printed here may be read by anybody.
 func (c *conversion) passwordOf(o *unstructured.Unstructured, p *v1beta1.BGPPeer) {
 	ref := p.Spec.PasswordSecret
-	if ref == nil {
+	if ref == nil || ref.Name == "" {
+		p.Spec.PasswordSecret = nil // one without a name means none to MetalLB
 		return
 	}
 	ref.Namespace = ""
