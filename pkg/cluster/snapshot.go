@@ -111,15 +111,14 @@ func (s *Snapshot) Put(object client.Object) error {
 }
 
 func (s *Snapshot) putPod(pod *corev1.Pod) {
-	switch pod.Labels[labelComponent] {
-	case "speaker":
-		put(&s.Speakers, pod)
-	case "controller":
-		put(&s.Controllers, pod)
-	default:
+	into := map[string]*[]corev1.Pod{"speaker": &s.Speakers, "controller": &s.Controllers}[pod.Labels[labelComponent]]
+	if into == nil {
 		return
 	}
 	s.Namespace = pod.Namespace
+	if phase := pod.Status.Phase; phase != corev1.PodFailed && phase != corev1.PodSucceeded { // else it has ended, and another one has its place
+		put(into, pod)
+	}
 }
 
 func put[T any, P interface {

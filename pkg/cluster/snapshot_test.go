@@ -41,6 +41,21 @@ func TestPutLeavesCopiesAlone(t *testing.T) {
 	}
 }
 
+// TestPutOfAPodThatHasEnded: the kubelet evicts a pod and leaves the object, beside the one that takes its place.
+func TestPutOfAPodThatHasEnded(t *testing.T) {
+	s := &Snapshot{}
+	for _, component := range []string{"speaker", "controller"} {
+		evicted := pod(component, "--load-balancer-class=x/y", "--dataplane=full")
+		evicted.Status = corev1.PodStatus{Phase: corev1.PodFailed, Reason: "Evicted"}
+		if err := s.Put(evicted); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(s.Speakers)+len(s.Controllers) > 0 || s.Namespace != "lb" {
+		t.Errorf("speakers %v, controllers %v, in namespace %q", s.Speakers, s.Controllers, s.Namespace)
+	}
+}
+
 func TestPutOfAForeignKind(t *testing.T) {
 	if err := new(Snapshot).Put(&corev1.ConfigMap{}); err == nil {
 		t.Error("a ConfigMap was taken")
