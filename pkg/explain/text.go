@@ -117,7 +117,7 @@ func (a *Address) bgpText(known bool) string {
 	}
 	text := ""
 	if len(nodes) > 0 {
-		text = fmt.Sprintf("%s tell %s of %s", abridged(nodes), abridged(distinct(peers)), abridged(distinct(prefixes)))
+		text = fmt.Sprintf("%s %s %s of %s", abridged(nodes), verb(len(nodes), "tell"), abridged(distinct(peers)), abridged(distinct(prefixes)))
 	}
 	return announcedText(text, "nobody is told", "BGPAdvertisement", a.BGPAdvertisements, known)
 }
@@ -161,7 +161,7 @@ func (a *Address) rulesText(dataplane string) string {
 	}
 	text := fmt.Sprintf("in the kernel of %d of %d nodes", on, of)
 	if missing := len(a.Nodes) - of; missing > 0 {
-		text += fmt.Sprintf("; %d were not asked", missing)
+		text += fmt.Sprintf("; not asked: %d", missing)
 	}
 	return text
 }
@@ -248,10 +248,10 @@ func (e *Explanation) writeEndpoints(b *strings.Builder) {
 	if serving == 0 {
 		b.WriteString("\nEndpoints: none serves")
 	} else {
-		fmt.Fprintf(b, "\nEndpoints: %d serve, on %s", serving, count(nodes, "node"))
+		fmt.Fprintf(b, "\nEndpoints: %d %s, on %s", serving, verb(serving, "serve"), count(nodes, "node"))
 	}
 	if others > 0 {
-		fmt.Fprintf(b, "; %d don't", others)
+		fmt.Fprintf(b, "; not serving: %d", others)
 	}
 	if e.Policy != "" {
 		fmt.Fprintf(b, "; externalTrafficPolicy is %s", e.Policy)
@@ -264,6 +264,14 @@ func count(n int, what string) string {
 		return "1 " + what
 	}
 	return fmt.Sprintf("%d %ss", n, what)
+}
+
+// verb returns it as it is said of so many.
+func verb(n int, plural string) string {
+	if n == 1 {
+		return plural + "s"
+	}
+	return plural
 }
 
 // writeGaps says what could not be read.
