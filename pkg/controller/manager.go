@@ -218,7 +218,7 @@ func (s *services) setUp(mgr manager.Manager, queue *queue) error {
 // ofNamespace returns the Services in a namespace: the namespaceSelectors of a pool may match them now, or no longer.
 func (s *services) ofNamespace(ctx context.Context, namespace client.Object) []reconcile.Request {
 	var list corev1.ServiceList
-	if err := s.client.List(ctx, &list, client.InNamespace(namespace.GetName())); err != nil {
+	if err := s.client.List(ctx, &list, client.InNamespace(namespace.GetName()), client.UnsafeDisableDeepCopy); err != nil {
 		s.log.Error("list Services", "namespace", namespace.GetName(), "error", err)
 	}
 	var requests []reconcile.Request

@@ -2,6 +2,7 @@ package controller
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"strings"
@@ -222,5 +223,16 @@ func TestNote(t *testing.T) {
 	}
 	if got := note("short"); got != "short" {
 		t.Error(got)
+	}
+}
+
+// Each address that is freed wakes all who wait.
+func TestWakingManyIsCheap(t *testing.T) {
+	w := &waiting{queue: &queue{}}
+	for i := range 1000 {
+		w.set(client.ObjectKey{Namespace: "default", Name: fmt.Sprint(i)}, ipam.PoolExhausted, now, 0)
+	}
+	if n := testing.AllocsPerRun(3, w.wake); n > 10 {
+		t.Errorf("%v allocations to wake 1000 Services", n)
 	}
 }

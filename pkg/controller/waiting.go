@@ -59,6 +59,7 @@ type waiting struct {
 type waiter struct {
 	reason ipam.Reason
 	since  metav1.Time // the creation of the Service: the oldest is first served
+	id     string      // tells those of one second apart
 }
 
 // mark is to be taken before the Service is decided on, and given to set.
@@ -79,7 +80,7 @@ func (w *waiting) set(service types.NamespacedName, reason ipam.Reason, since me
 	if w.services == nil {
 		w.services = map[types.NamespacedName]waiter{}
 	}
-	w.services[service] = waiter{reason, since}
+	w.services[service] = waiter{reason, since, service.String()}
 	return w.wakes != mark
 }
 
@@ -93,7 +94,8 @@ func (w *waiting) wake() {
 		names = append(names, name)
 	}
 	slices.SortFunc(names, func(a, b types.NamespacedName) int {
-		return assign.CompareAge(w.services[a].since, a.String(), w.services[b].since, b.String())
+		x, y := w.services[a], w.services[b]
+		return assign.CompareAge(x.since, x.id, y.since, y.id)
 	})
 	for _, name := range names {
 		w.queue.add(name, 0)
