@@ -27,6 +27,7 @@ lab: ## Start a cluster to play with; `go run ./e2e/lab` shows what to do with i
 	@go run ./e2e/lab install
 
 bench: ## Measure what the documentation claims
+	@go test -run '^$$' -bench Assign ./pkg/ipam
 	@go run ./e2e/bench
 
 bench-dataplane: ## Measure the dataplane beside kube-proxy's (as root); about 15 minutes

@@ -33,7 +33,9 @@ type Installation struct {
 	Speakers   []Speaker                  `json:"speakers,omitempty"`
 	Sessions   []v1beta1.BGPSessionStatus `json:"sessions,omitempty"`
 	Faults     []Fault                    `json:"faults,omitempty"`
-	Waiting    []Waiting                  `json:"waiting,omitempty"`
+	// Waiting have no address, or not all that they asked for; Unannounced have one that nobody announces.
+	Waiting     []Waiting `json:"waiting,omitempty"`
+	Unannounced []Waiting `json:"unannounced,omitempty"`
 	// NotKnown is what could not be read.
 	NotKnown []cluster.Gap `json:"notKnown,omitempty"`
 }
@@ -67,7 +69,7 @@ type Fault struct {
 	Warning bool `json:"warning,omitempty"`
 }
 
-// Waiting is a Service that waits for an address.
+// Waiting is a Service that waits for something.
 type Waiting struct {
 	Service string `json:"service"` // namespace/name
 	Reason  string `json:"reason"`
@@ -92,7 +94,7 @@ func Status(s *cluster.Snapshot, says map[string]view.Speaker) *Installation {
 			in.Faults = append(in.Faults, Fault{f.Kind, f.Name, f.Field, f.Reason, f.Message, f.Warning})
 		}
 	}
-	in.Waiting = waitingOf(s)
+	in.Waiting, in.Unannounced = waitingOf(s)
 	in.judge(s)
 	return in
 }
@@ -139,24 +141,28 @@ func speakersOf(s *cluster.Snapshot, says map[string]view.Speaker) []Speaker {
 	return all
 }
 
-func waitingOf(s *cluster.Snapshot) []Waiting {
-	var all []Waiting
+// waitingOf returns the Services that wait for an address, and those that wait for somebody to announce theirs.
+func waitingOf(s *cluster.Snapshot) (address, announcer []Waiting) {
 	for i := range s.Services {
 		svc := &s.Services[i]
 		if !assign.Serves(svc, s.Class()) || svc.DeletionTimestamp != nil {
 			continue
 		}
-		w := Waiting{Service: svc.Namespace + "/" + svc.Name, Reason: NotLookedAt, Message: "no controller has said anything of it"}
-		if c := meta.FindStatusCondition(svc.Status.Conditions, v1beta1.ConditionAddressAssigned); c != nil {
-			if c.Status == metav1.ConditionTrue {
-				continue
-			}
-			w.Reason, w.Message = c.Reason, c.Message
+		name := svc.Namespace + "/" + svc.Name
+		switch c := meta.FindStatusCondition(svc.Status.Conditions, v1beta1.ConditionAddressAssigned); {
+		case c == nil:
+			address = append(address, Waiting{name, NotLookedAt, "no controller has said anything of it"})
+		case c.Status != metav1.ConditionTrue:
+			address = append(address, Waiting{name, c.Reason, c.Message})
 		}
-		all = append(all, w)
+		if c := meta.FindStatusCondition(svc.Status.Conditions, v1beta1.ConditionAnnounced); c != nil && c.Status == metav1.ConditionFalse {
+			announcer = append(announcer, Waiting{name, c.Reason, c.Message})
+		}
 	}
-	slices.SortFunc(all, func(a, b Waiting) int { return strings.Compare(a.Service, b.Service) })
-	return all
+	byName := func(a, b Waiting) int { return strings.Compare(a.Service, b.Service) }
+	slices.SortFunc(address, byName)
+	slices.SortFunc(announcer, byName)
+	return address, announcer
 }
 
 // judge finds what is wrong.
@@ -207,6 +213,15 @@ func (in *Installation) judge(s *cluster.Snapshot) {
 	}
 	if n := len(in.Waiting); n > 0 {
 		wrong("ServicesWaiting", count(n, "Service")+" without an address: see below")
+	}
+	unannounced := 0
+	for _, w := range in.Unannounced {
+		if w.Reason != string(announce.NoServingEndpoint) { // whose pods are none is for whoever runs them to say
+			unannounced++
+		}
+	}
+	if unannounced > 0 {
+		wrong("ServicesUnannounced", count(unannounced, "Service")+" announced by nobody: see below")
 	}
 }
 

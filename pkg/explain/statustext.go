@@ -40,19 +40,24 @@ func (in *Installation) String() string {
 		}
 		fmt.Fprintf(&b, "  %s %s (%s): %s: %s\n", f.Kind, f.Name, about, f.Field, f.Message)
 	}
-	if len(in.Waiting) > 0 {
-		b.WriteString("\nServices without an address:\n")
-	}
-	const longest = 20
-	for i, w := range in.Waiting {
-		if i == longest {
-			fmt.Fprintf(&b, "  and %d more: -o json has all\n", len(in.Waiting)-longest)
-			break
-		}
-		fmt.Fprintf(&b, "  %s (%s): %s\n", w.Service, w.Reason, w.Message)
-	}
+	writeWaiting(&b, "Services without an address", in.Waiting)
+	writeWaiting(&b, "Services that nobody announces", in.Unannounced)
 	writeGaps(&b, in.NotKnown)
 	return b.String()
+}
+
+func writeWaiting(b *strings.Builder, title string, services []Waiting) {
+	const longest = 20
+	if len(services) > 0 {
+		fmt.Fprintf(b, "\n%s:\n", title)
+	}
+	for i, w := range services {
+		if i == longest {
+			fmt.Fprintf(b, "  and %d more: -o json has all\n", len(services)-longest)
+			break
+		}
+		fmt.Fprintf(b, "  %s (%s): %s\n", w.Service, w.Reason, w.Message)
+	}
 }
 
 func (in *Installation) classText() string {
