@@ -221,6 +221,7 @@ func TestDualStackPools(t *testing.T) {
 func TestPoolDeletedMovesServices(t *testing.T) {
 	f := families[0]
 	apply(t, allocation("closed", "198.18.3.0/32", "{serviceSelectors: [{matchLabels: {moves: 'yes'}}], priority: 1}"))
+	poolStatus(t, "closed", counts(0, 1, 1, metav1.ConditionFalse))
 	s := create(t, lbService("mover", f, func(s *corev1.Service) { s.Labels = map[string]string{"moves": "yes"} }))
 	pooled(t, s, "198.18.3.0", "198.18.3.0")
 	must(t, lab.Delete(t.Context(), &v1beta1.IPAddressPool{ObjectMeta: metav1.ObjectMeta{Name: "closed"}}))
