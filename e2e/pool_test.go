@@ -120,15 +120,19 @@ func TestExhaustedPool(t *testing.T) {
 	})
 }
 
-// events counts the Events of a Service with a reason; a repetition counts as often as it happened.
+// events counts the Events of a Service with a reason, but not of an earlier one of its name; a repetition counts as often as it happened.
 func events(ctx context.Context, service, reason string) (int, error) {
+	var s corev1.Service
+	if err := lab.Get(ctx, key("default", service), &s); err != nil {
+		return 0, err
+	}
 	var list corev1.EventList
 	if err := lab.List(ctx, &list, client.InNamespace("default")); err != nil {
 		return 0, err
 	}
 	n := 0
 	for _, e := range list.Items {
-		if e.InvolvedObject.Name == service && e.Reason == reason {
+		if e.InvolvedObject.UID == s.UID && e.Reason == reason {
 			n += max(1, int(e.Count))
 			if e.Series != nil {
 				n += int(e.Series.Count) - 1
