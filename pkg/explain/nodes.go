@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
 
 	"github.com/steelyard-lb/steelyard/pkg/announce"
@@ -22,6 +23,7 @@ import (
 // endpoints counts a Service's endpoints, by node.
 func endpoints(s *cluster.Snapshot, svc *corev1.Service) []Endpoints {
 	byNode := map[string]*Endpoints{}
+	counted := map[types.UID]bool{} // pods; in dual stack each is in a slice of either family
 	for i := range s.EndpointSlices {
 		slice := &s.EndpointSlices[i]
 		if slice.Namespace != svc.Namespace || slice.Labels[discoveryv1.LabelServiceName] != svc.Name {
@@ -31,6 +33,12 @@ func endpoints(s *cluster.Snapshot, svc *corev1.Service) []Endpoints {
 			node := ptr.Deref(slice.Endpoints[j].NodeName, "")
 			if byNode[node] == nil {
 				byNode[node] = &Endpoints{Node: node}
+			}
+			if pod := slice.Endpoints[j].TargetRef; pod != nil && pod.UID != "" {
+				if counted[pod.UID] {
+					continue
+				}
+				counted[pod.UID] = true
 			}
 			if announce.Serves(&slice.Endpoints[j]) {
 				byNode[node].Serving++
