@@ -1,19 +1,15 @@
 package announce
 
 import (
-	"flag"
 	"net/netip"
-	"os"
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
 	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/steelyard-lb/steelyard/pkg/config"
+	"github.com/steelyard-lb/steelyard/pkg/golden"
 )
-
-var update = flag.Bool("update", false, "write the golden files")
 
 func TestPleas(t *testing.T) {
 	v4, v6 := netip.MustParseAddr("192.0.2.10"), netip.MustParseAddr("2001:db8::10")
@@ -36,7 +32,7 @@ func TestPleas(t *testing.T) {
 	local, shared := serving, serving
 	local.Local, shared.Shared = true, true
 
-	var golden strings.Builder
+	var pleas strings.Builder
 	for _, tc := range []struct {
 		name   string
 		svc    Service
@@ -84,22 +80,10 @@ func TestPleas(t *testing.T) {
 			if strings.Contains(plea, "()") {
 				t.Errorf("no words for a reason: %s", plea)
 			}
-			golden.WriteString("# " + tc.name + "\n" + string(tc.reason) + ": " + plea + "\n\n")
+			pleas.WriteString("# " + tc.name + "\n" + string(tc.reason) + ": " + plea + "\n\n")
 		})
 	}
-	const file = "testdata/pleas.txt"
-	if *update {
-		if err := os.WriteFile(file, []byte(golden.String()), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), golden.String()); diff != "" {
-		t.Errorf("read it, and if it makes sense run the test with -update (-want +got):\n%s", diff)
-	}
+	golden.Compare(t, "testdata/pleas.txt", pleas.String())
 }
 
 // TestAnnouncer: one protocol and one node are enough.

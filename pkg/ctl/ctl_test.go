@@ -104,23 +104,29 @@ func TestCommands(t *testing.T) {
 			if test.prepare != nil {
 				test.prepare(s)
 			}
-			out, errOut, code := s.run(t, strings.Fields(test.args)...)
-			said := out + errOut
-			if code != test.code {
-				t.Errorf("the exit code is %d, not %d", code, test.code)
-			}
-			for _, words := range test.says {
-				if !strings.Contains(said, words) {
-					t.Errorf("it does not say %q", words)
-				}
-			}
-			if test.never != "" && strings.Contains(said, test.never) {
-				t.Errorf("it says %q", test.never)
-			}
-			if t.Failed() {
-				t.Log(said)
-			}
+			s.answers(t, test.args, test.code, test.says, test.never)
 		})
+	}
+}
+
+// answers runs a command line, and checks the exit code, what is said, and what must not be.
+func (s *apiServer) answers(t *testing.T, args string, want int, says []string, never string) {
+	t.Helper()
+	out, errOut, code := s.run(t, strings.Fields(args)...)
+	said := out + errOut
+	if code != want {
+		t.Errorf("the exit code is %d, not %d", code, want)
+	}
+	for _, words := range says {
+		if !strings.Contains(said, words) {
+			t.Errorf("it does not say %q", words)
+		}
+	}
+	if never != "" && strings.Contains(said, never) {
+		t.Errorf("it says %q", never)
+	}
+	if t.Failed() {
+		t.Log(said)
 	}
 }
 

@@ -113,22 +113,7 @@ func TestPlanAndMigrate(t *testing.T) {
 			if test.prepare != nil {
 				test.prepare(s)
 			}
-			out, errOut, code := s.run(t, strings.Fields(test.args)...)
-			said := out + errOut
-			if code != test.code {
-				t.Errorf("the exit code is %d, not %d", code, test.code)
-			}
-			for _, words := range test.says {
-				if !strings.Contains(said, words) {
-					t.Errorf("it does not say %q", words)
-				}
-			}
-			if test.never != "" && strings.Contains(said, test.never) {
-				t.Errorf("it says %q", test.never)
-			}
-			if t.Failed() {
-				t.Log(said)
-			}
+			s.answers(t, test.args, test.code, test.says, test.never)
 		})
 	}
 }

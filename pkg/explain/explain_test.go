@@ -3,7 +3,6 @@ package explain
 import (
 	"bytes"
 	"encoding/json"
-	"flag"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -16,10 +15,9 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/steelyard-lb/steelyard/pkg/cluster"
+	"github.com/steelyard-lb/steelyard/pkg/golden"
 	"github.com/steelyard-lb/steelyard/pkg/view"
 )
-
-var update = flag.Bool("update", false, "write the golden files")
 
 // situation is the first document of a file in testdata; the others are objects that are added to those of the bases, or take their place.
 type situation struct {
@@ -148,26 +146,10 @@ func each(t *testing.T, pattern string, n int, say func(situation, *cluster.Snap
 		name := strings.TrimSuffix(file, ".yaml")
 		t.Run(filepath.Base(name), func(t *testing.T) {
 			said := say(load(t, file))
-			golden(t, name+".golden", said.String())
+			golden.Compare(t, name+".golden", said.String())
 			if encoded, err := json.Marshal(said); err != nil || !json.Valid(encoded) {
 				t.Error("it can't be encoded:", err)
 			}
 		})
-	}
-}
-
-func golden(t *testing.T, file, got string) {
-	t.Helper()
-	if *update {
-		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got != string(want) {
-		t.Errorf("it says\n%s\nand should say\n%s", got, want)
 	}
 }

@@ -249,19 +249,6 @@ func (a *Allocator) Services() []types.NamespacedName {
 	return slices.Collect(maps.Keys(a.services))
 }
 
-// Users returns the Services that have the address, by name; those that are about to give it back are not among them.
-func (a *Allocator) Users(addr netip.Addr) []types.NamespacedName {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	var users []types.NamespacedName
-	for _, user := range a.holders[addr] {
-		if slices.Contains(a.services[user].addrs, addr) {
-			users = append(users, user)
-		}
-	}
-	return users
-}
-
 // Released returns the addresses that were given back last, by the name of their pool and the latest at the end: of each pool with the
 // strategy LeastRecentlyUsed that has some, 64 at most.
 func (a *Allocator) Released() map[string][]netip.Addr {

@@ -1,7 +1,6 @@
 package ipam
 
 import (
-	"flag"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -18,9 +17,8 @@ import (
 
 	"github.com/steelyard-lb/steelyard/pkg/api/v1beta1"
 	"github.com/steelyard-lb/steelyard/pkg/config"
+	"github.com/steelyard-lb/steelyard/pkg/golden"
 )
-
-var update = flag.Bool("update", false, "write testdata/messages.txt anew")
 
 // scenario is one of testdata/allocator.yaml, where the fields are explained.
 type scenario struct {
@@ -255,11 +253,11 @@ func TestScenarios(t *testing.T) {
 			}
 		})
 	}
-	golden(t, messages.String())
+	readByAPerson(t, messages.String())
 }
 
-// golden compares what Services were told with what a person has read, and fails if there are reasons that none of them has.
-func golden(t *testing.T, got string) {
+// readByAPerson compares what Services were told with what a person has read, and fails if there are reasons that none of them has.
+func readByAPerson(t *testing.T, got string) {
 	for _, reason := range []Reason{
 		AssignedOneFamily, InvalidRequest, NoSecondFamily, UnknownPool, PoolNotAllowed, WrongFamily, OutsidePools, AvoidedAddress,
 		AddressReserved, AddressTaken, CannotShare, NoPools, NoPoolForService, FamilyUnavailable, PoolExhausted, QuotaExceeded,
@@ -268,17 +266,5 @@ func golden(t *testing.T, got string) {
 			t.Errorf("no scenario has %s", reason)
 		}
 	}
-	const file = "testdata/messages.txt"
-	if *update {
-		if err := os.WriteFile(file, []byte(got), 0o666); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got != string(want) {
-		t.Errorf("the messages are not those of %s; run with -update and read the difference", file)
-	}
+	golden.Compare(t, "testdata/messages.txt", got)
 }

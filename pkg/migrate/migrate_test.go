@@ -2,7 +2,6 @@ package migrate
 
 import (
 	"bytes"
-	"flag"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -19,9 +18,8 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/steelyard-lb/steelyard/pkg/cluster"
+	"github.com/steelyard-lb/steelyard/pkg/golden"
 )
-
-var update = flag.Bool("update", false, "write the golden files anew")
 
 // TestConvert compares what becomes of each testdata/*.yaml with the golden file beside it, whatever the order of the objects.
 func TestConvert(t *testing.T) {
@@ -33,19 +31,7 @@ func TestConvert(t *testing.T) {
 		t.Run(filepath.Base(file), func(t *testing.T) {
 			objects, snapshot := read(t, file)
 			got := converted(t, objects, snapshot)
-			golden := strings.TrimSuffix(file, ".yaml") + ".golden"
-			if *update {
-				if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-			want, err := os.ReadFile(golden)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if got != string(want) {
-				t.Errorf("has become\n%s", got)
-			}
+			golden.Compare(t, strings.TrimSuffix(file, ".yaml")+".golden", got)
 			random := rand.New(rand.NewPCG(1, 2))
 			for range 100 {
 				random.Shuffle(len(objects), func(i, j int) { objects[i], objects[j] = objects[j], objects[i] })

@@ -2,7 +2,6 @@ package plan
 
 import (
 	"encoding/json"
-	"flag"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -18,9 +17,8 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/steelyard-lb/steelyard/pkg/cluster"
+	"github.com/steelyard-lb/steelyard/pkg/golden"
 )
-
-var update = flag.Bool("update", false, "write the golden files anew")
 
 // situation is a file of testdata.
 type situation struct {
@@ -40,19 +38,7 @@ func TestPlan(t *testing.T) {
 			s := load(t, file)
 			p, after := s.plan(t)
 			got := p.String()
-			golden := strings.TrimSuffix(file, ".yaml") + ".golden"
-			if *update {
-				if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-			want, err := os.ReadFile(golden)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if got != string(want) {
-				t.Errorf("the plan is\n%s", got)
-			}
+			golden.Compare(t, strings.TrimSuffix(file, ".yaml")+".golden", got)
 			if p.Harms() != s.Harms {
 				t.Errorf("harms: %v", p.Harms())
 			}
@@ -113,13 +99,7 @@ func TestJSON(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want, err := os.ReadFile("testdata/pool-deleted.json")
-	if *update {
-		want, err = text, os.WriteFile("testdata/pool-deleted.json", text, 0o644)
-	}
-	if err != nil || string(want) != string(text) {
-		t.Errorf("%v; the plan is\n%s", err, text)
-	}
+	golden.Compare(t, "testdata/pool-deleted.json", string(text))
 }
 
 func situations(t *testing.T) []string {
