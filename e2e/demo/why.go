@@ -3,12 +3,12 @@ package main
 import (
 	"context"
 	"fmt"
-	"os"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/steelyard-lb/steelyard/e2e/fixture"
 	"github.com/steelyard-lb/steelyard/pkg/api/v1beta1"
 )
 
@@ -61,19 +61,8 @@ func (d *demo) why() error {
 		return err
 	}
 	say("And what if? A narrower pool would take the address away; the exit code is for a pipeline to stop at.")
-	file, err := os.CreateTemp("", "narrower-*.yaml")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(file.Name())
-	if _, err := file.WriteString(narrower); err != nil {
-		return err
-	}
-	if err := file.Close(); err != nil {
-		return err
-	}
 	output(narrower)
-	return d.steelyardctl(3, "plan", "-f", file.Name())
+	return fixture.WithFile(narrower, func(path string) error { return d.steelyardctl(3, "plan", "-f", path) })
 }
 
 // steelyardctl runs a command, which has to end with this exit code, and shows both it and what it printed.

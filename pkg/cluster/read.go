@@ -17,10 +17,10 @@ import (
 	"github.com/steelyard-lb/steelyard/pkg/api/v1beta1"
 )
 
-// leaseName is the name of the controller's Lease.
-const leaseName = "steelyard-controller"
+// LeaseName is the Lease by which the controller's replicas agree on a leader.
+const LeaseName = "steelyard-controller"
 
-// Scheme returns one with every kind of a snapshot.
+// Scheme returns one with the kinds of Kubernetes and of Steelyard.
 func Scheme() *runtime.Scheme {
 	scheme := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, v1beta1.AddToScheme} {
@@ -111,7 +111,7 @@ func (s *Snapshot) readLease(ctx context.Context, reader client.Reader) error {
 		return nil
 	}
 	lease := &coordinationv1.Lease{}
-	err := reader.Get(ctx, client.ObjectKey{Namespace: s.Namespace, Name: leaseName}, lease)
+	err := reader.Get(ctx, client.ObjectKey{Namespace: s.Namespace, Name: LeaseName}, lease)
 	switch {
 	case err == nil:
 		s.Lease = lease

@@ -26,6 +26,7 @@ import (
 
 	"github.com/steelyard-lb/steelyard/pkg/api/v1beta1"
 	"github.com/steelyard-lb/steelyard/pkg/assign"
+	"github.com/steelyard-lb/steelyard/pkg/cluster"
 )
 
 func TestMain(m *testing.M) {
@@ -34,20 +35,20 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// cluster is an API server with controllers, and a user of it.
-type cluster struct {
+// testCluster is an API server with controllers, and a user of it.
+type testCluster struct {
 	testing.TB
 	api *apiServer
 	client.Client
 }
 
-func newCluster(t testing.TB, objects ...client.Object) *cluster {
+func newCluster(t testing.TB, objects ...client.Object) *testCluster {
 	api := startAPIServer(t)
-	user, err := client.New(api.config(func() bool { return true }), client.Options{Scheme: newScheme()})
+	user, err := client.New(api.config(func() bool { return true }), client.Options{Scheme: cluster.Scheme()})
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &cluster{t, api, user}
+	c := &testCluster{t, api, user}
 	for _, object := range objects {
 		c.create(object)
 	}
@@ -61,11 +62,11 @@ type replica struct {
 	metrics *prometheus.Registry
 }
 
-func (c *cluster) start(leaderElect bool) *replica {
+func (c *testCluster) start(leaderElect bool) *replica {
 	return c.startLogging(leaderElect, slog.New(slog.NewTextHandler(c.Output(), &slog.HandlerOptions{Level: slog.LevelError})))
 }
 
-func (c *cluster) startLogging(leaderElect bool, log *slog.Logger) *replica {
+func (c *testCluster) startLogging(leaderElect bool, log *slog.Logger) *replica {
 	alive := &atomic.Bool{}
 	alive.Store(true)
 	o := Options{Namespace: "steelyard", MemberlistSecret: "steelyard-memberlist", LoadBalancerClass: class, LeaderElect: leaderElect, Log: log}
@@ -98,14 +99,14 @@ func (c *cluster) startLogging(leaderElect bool, log *slog.Logger) *replica {
 	return r
 }
 
-func (c *cluster) create(object client.Object) {
+func (c *testCluster) create(object client.Object) {
 	c.Helper()
 	if err := c.Create(context.Background(), object); err != nil {
 		c.Fatal(err)
 	}
 }
 
-func (c *cluster) delete(object client.Object) {
+func (c *testCluster) delete(object client.Object) {
 	c.Helper()
 	if err := c.Delete(context.Background(), object); err != nil {
 		c.Fatal(err)
@@ -113,7 +114,7 @@ func (c *cluster) delete(object client.Object) {
 }
 
 // change changes the spec or the metadata of a Service.
-func (c *cluster) change(name string, change func(*corev1.Service)) {
+func (c *testCluster) change(name string, change func(*corev1.Service)) {
 	c.Helper()
 	svc := c.service(name)
 	base := svc.DeepCopy()
@@ -123,7 +124,7 @@ func (c *cluster) change(name string, change func(*corev1.Service)) {
 	}
 }
 
-func (c *cluster) service(name string) *corev1.Service {
+func (c *testCluster) service(name string) *corev1.Service {
 	c.Helper()
 	svc := &corev1.Service{}
 	if err := c.Get(context.Background(), client.ObjectKey{Namespace: "default", Name: name}, svc); err != nil {
@@ -133,14 +134,14 @@ func (c *cluster) service(name string) *corev1.Service {
 }
 
 // has waits until the Service's status comes down to the words: "192.0.2.0 True Assigned".
-func (c *cluster) has(name, want string) {
+func (c *testCluster) has(name, want string) {
 	c.Helper()
 	c.eventually(fmt.Sprintf("%s: %q", name, want), func() string {
 		return told(assign.Decision{Status: c.service(name).Status})
 	}, want)
 }
 
-func (c *cluster) eventually(what string, get func() string, want string) {
+func (c *testCluster) eventually(what string, get func() string, want string) {
 	c.Helper()
 	got := ""
 	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
@@ -152,7 +153,7 @@ func (c *cluster) eventually(what string, get func() string, want string) {
 }
 
 // events returns the reasons of the Events about a Service, sorted.
-func (c *cluster) events(name string) string {
+func (c *testCluster) events(name string) string {
 	var list eventsv1.EventList
 	if err := c.List(context.Background(), &list); err != nil {
 		c.Fatal(err)
@@ -167,7 +168,7 @@ func (c *cluster) events(name string) string {
 	return strings.Join(reasons, " ")
 }
 
-func (c *cluster) poolStatus(name string) string {
+func (c *testCluster) poolStatus(name string) string {
 	pool := &v1beta1.IPAddressPool{}
 	if err := c.Get(context.Background(), client.ObjectKey{Name: name}, pool); err != nil {
 		c.Fatal(err)
@@ -180,7 +181,7 @@ func (c *cluster) poolStatus(name string) string {
 }
 
 // reservation waits until what is kept for a Service comes down to the words: "192.0.2.0/32 Valid", or "none".
-func (c *cluster) reservation(service, want string) {
+func (c *testCluster) reservation(service, want string) {
 	c.Helper()
 	c.eventually("kept for "+service+": "+want, func() string {
 		var r v1beta1.AddressReservation

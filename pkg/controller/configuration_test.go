@@ -41,7 +41,7 @@ func newSecret(namespace, name, password string) *corev1.Secret {
 }
 
 // valid waits until the condition Valid of the object is "True Accepted" or such.
-func (c *cluster) valid(object client.Object, want string) {
+func (c *testCluster) valid(object client.Object, want string) {
 	c.Helper()
 	c.eventually(object.GetName()+" is "+want, func() string {
 		if err := c.Get(context.Background(), client.ObjectKeyFromObject(object), object); err != nil {

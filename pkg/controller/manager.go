@@ -13,9 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/fields"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
-	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/util/workqueue"
 	"k8s.io/klog/v2"
@@ -34,12 +32,11 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/steelyard-lb/steelyard/pkg/api/v1beta1"
+	"github.com/steelyard-lb/steelyard/pkg/cluster"
 	"github.com/steelyard-lb/steelyard/pkg/ipam"
 )
 
 const (
-	// leaseName is the Lease by which the replicas agree on a leader.
-	leaseName = "steelyard-controller"
 	// A leader that is killed is replaced after leaseDuration and one jittered retryPeriod, 4.1 s at most.
 	leaseDuration = 3 * time.Second
 	renewDeadline = 2 * time.Second
@@ -84,10 +81,10 @@ func Run(ctx context.Context, cfg *rest.Config, o Options) error {
 
 func managerOptions(o Options, logger logr.Logger) manager.Options {
 	return manager.Options{
-		Scheme:                        newScheme(),
+		Scheme:                        cluster.Scheme(),
 		Logger:                        logger,
 		LeaderElection:                o.LeaderElect,
-		LeaderElectionID:              leaseName,
+		LeaderElectionID:              cluster.LeaseName,
 		LeaderElectionNamespace:       o.Namespace,
 		LeaderElectionReleaseOnCancel: true,
 		LeaseDuration:                 ptr.To(leaseDuration),
@@ -108,16 +105,6 @@ func managerOptions(o Options, logger logr.Logger) manager.Options {
 			},
 		},
 	}
-}
-
-func newScheme() *runtime.Scheme {
-	scheme := runtime.NewScheme()
-	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, v1beta1.AddToScheme} {
-		if err := add(scheme); err != nil {
-			panic(err) // two types of one name
-		}
-	}
-	return scheme
 }
 
 // slimNode leaves of a node what the configuration is about; its list of images alone may be larger than all the rest.
@@ -172,7 +159,7 @@ func setUp(mgr manager.Manager, o Options, registerer prometheus.Registerer) err
 		live:      mgr.GetAPIReader(),
 		allocator: configuration.allocator,
 		class:     o.LoadBalancerClass,
-		recorder:  mgr.GetEventRecorder(leaseName),
+		recorder:  mgr.GetEventRecorder(cluster.LeaseName),
 		log:       o.Log,
 		now:       time.Now,
 		counters:  counters,

@@ -22,7 +22,7 @@ import (
 const manyServices = 10_000
 
 // assignMany puts as many Services into the API server as a large cluster has, with the statuses that they have got from the pool.
-func (c *cluster) assignMany(pool *v1beta1.IPAddressPool) {
+func (c *testCluster) assignMany(pool *v1beta1.IPAddressPool) {
 	allocator := allocatorOf(*pool)
 	c.api.mu.Lock()
 	defer c.api.mu.Unlock()
@@ -53,7 +53,7 @@ func (s *apiServer) written() map[string]int {
 }
 
 // decided waits until the controller has looked at that many Services.
-func (r *replica) decided(c *cluster, n uint64) {
+func (r *replica) decided(c *testCluster, n uint64) {
 	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		families, err := r.metrics.Gather()
 		if err != nil {

@@ -23,6 +23,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/steelyard-lb/steelyard/pkg/assign"
+	"github.com/steelyard-lb/steelyard/pkg/cluster"
 	"github.com/steelyard-lb/steelyard/pkg/config"
 	"github.com/steelyard-lb/steelyard/pkg/ipam"
 )
@@ -38,7 +39,7 @@ type bench struct {
 
 func newBench(t *testing.T, allocator *ipam.Allocator, cached, live []client.Object) *bench {
 	b := &bench{recorder: events.NewFakeRecorder(10)}
-	b.cache = fake.NewClientBuilder().WithScheme(newScheme()).WithObjects(cached...).WithStatusSubresource(&corev1.Service{}).
+	b.cache = fake.NewClientBuilder().WithScheme(cluster.Scheme()).WithObjects(cached...).WithStatusSubresource(&corev1.Service{}).
 		WithInterceptorFuncs(interceptor.Funcs{
 			SubResourcePatch: func(ctx context.Context, c client.Client, sub string, o client.Object, p client.Patch, opts ...client.SubResourcePatchOption) error {
 				if b.writes != nil {
@@ -49,7 +50,7 @@ func newBench(t *testing.T, allocator *ipam.Allocator, cached, live []client.Obj
 				return c.SubResource(sub).Patch(ctx, o, p, opts...)
 			},
 		}).Build()
-	b.live = fake.NewClientBuilder().WithScheme(newScheme()).WithObjects(live...).Build()
+	b.live = fake.NewClientBuilder().WithScheme(cluster.Scheme()).WithObjects(live...).Build()
 	b.queue = workqueue.NewTypedRateLimitingQueue(workqueue.DefaultTypedControllerRateLimiter[reconcile.Request]())
 	q := &queue{}
 	q.Start(context.Background(), b.queue)
@@ -186,7 +187,7 @@ func TestOldestIsServedFirst(t *testing.T) {
 }
 
 func TestMemberlistKeyIsMadeOnce(t *testing.T) {
-	c := fake.NewClientBuilder().WithScheme(newScheme()).Build()
+	c := fake.NewClientBuilder().WithScheme(cluster.Scheme()).Build()
 	name := types.NamespacedName{Namespace: "steelyard", Name: "steelyard-memberlist"}
 	var logged strings.Builder
 	m := &memberlistSecret{client: c, live: c, name: name, log: slog.New(slog.NewTextHandler(&logged, nil))}
